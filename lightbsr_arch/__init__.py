@@ -1,0 +1,16 @@
+"""LightBSR's networks. They import torch and the standard library only, so that the files can be lifted out."""
+
+from .idr import IDR
+from .lightbsr import LightBSR, LightBSROutput
+from .lightbsr_teacher import ContrastOutput, LightBSRTeacher
+from .state_dicts import build_from_state_dict, network_options
+
+__all__ = [
+    "IDR",
+    "ContrastOutput",
+    "LightBSR",
+    "LightBSROutput",
+    "LightBSRTeacher",
+    "build_from_state_dict",
+    "network_options",
+]

@@ -1,0 +1,88 @@
+"""Layers that every network of this package shares (torch only, so the file can be lifted out).
+
+Sources: LightBSR (ICCV 2025) Sec. 3; EDSR for the tail; ConvNeXt (CVPR 2022) Fig. 4 for the residual branch.
+"""
+
+import torch
+from torch import Tensor, nn
+
+# RGB mean of DIV2K, in [0, 1]; the SR networks work on mean-shifted images.
+DIV2K_RGB_MEAN = (0.4488, 0.4371, 0.4040)
+
+
+class MeanShift(nn.Module):
+    """Add ``sign`` times the DIV2K RGB mean to an image.
+
+    Args:
+        sign: -1 before the head, +1 after the tail.
+
+    Shape:
+        (B, 3, H, W) -> (B, 3, H, W), nominally in [0, 1] before (or after) the shift.
+    """
+
+    mean: Tensor
+
+    def __init__(self, *, sign: int) -> None:
+        super().__init__()
+        mean = torch.tensor(DIV2K_RGB_MEAN).view(1, 3, 1, 1)
+        self.register_buffer("mean", sign * mean, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mean
+
+
+class UpsampleTail(nn.Module):
+    """EDSR's tail: sub-pixel convolutions up to ``upscale``, then a 3x3 convolution to RGB.
+
+    Args:
+        num_feat: channels that come in.
+        upscale: 2, 3 or 4 (x4 is two steps of x2).
+
+    Shape:
+        (B, num_feat, h, w) -> (B, 3, h * upscale, w * upscale)
+
+    Raises:
+        ValueError: ``upscale`` is none of 2, 3, 4.
+    """
+
+    def __init__(self, *, num_feat: int, upscale: int) -> None:
+        super().__init__()
+        steps = {2: (2,), 3: (3,), 4: (2, 2)}.get(upscale)
+        if steps is None:
+            raise ValueError(f"upscale is {upscale!r}, but this network is defined for 2, 3 and 4 only")
+        layers: list[nn.Module] = []
+        for step in steps:
+            layers += [nn.Conv2d(num_feat, step * step * num_feat, 3, padding=1), nn.PixelShuffle(step)]
+        self.upsample = nn.Sequential(*layers)
+        self.conv = nn.Conv2d(num_feat, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.upsample(x))
+
+
+class ConvNeXtBranch(nn.Module):
+    """The residual branch of a ConvNeXt block; the caller adds the shortcut.
+
+    Depthwise 7x7 -> LayerNorm -> Linear(n -> 2n) -> GELU -> Linear(2n -> n) -> layer scale.
+
+    Args:
+        num_feat: channels n.
+        layer_scale_init: first value of the per-channel layer scale (1e-6 in the paper's code).
+
+    Shape:
+        (B, n, h, w) -> (B, n, h, w)
+    """
+
+    def __init__(self, *, num_feat: int, layer_scale_init: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(num_feat, num_feat, 7, padding=3, groups=num_feat)
+        self.norm = nn.LayerNorm(num_feat, eps=1e-6)
+        self.expand = nn.Linear(num_feat, 2 * num_feat)
+        self.act = nn.GELU()
+        self.reduce = nn.Linear(2 * num_feat, num_feat)
+        self.layer_scale = nn.Parameter(torch.full((num_feat,), layer_scale_init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.depthwise(x).permute(0, 2, 3, 1)  # (B, h, w, n): free of copies in channels_last
+        x = self.reduce(self.act(self.expand(self.norm(x))))
+        return (self.layer_scale * x).permute(0, 3, 1, 2)

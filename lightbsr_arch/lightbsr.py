@@ -1,0 +1,224 @@
+"""LightBSR, the student: blind super-resolution guided by an implicit degradation representation (IDR).
+
+Source: LightBSR (ICCV 2025), Sec. 3 and Fig. 3. Where paper and released code differ the code's form is built, since
+it is the one that gives Table 3's GFLOPs: the spatial modulation is a 1x1 and a 3x3 convolution (paper: two 3x3).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .idr import IDR, IDRConverter, IDRCorrectionBlock, IDREstimator
+from .layers import ConvNeXtBranch, MeanShift, UpsampleTail
+
+
+class IDRModulation(nn.Module):
+    """Gate a quarter of the channels by the spatial IDR and the rest by the channel IDR.
+
+    The gated quarter then passes a 5x5 convolution (partial convolution, as in FasterNet).
+
+    Shape:
+        (B, num_feat, h, w), IDR -> (B, num_feat, h, w)
+    """
+
+    def __init__(self, *, num_feat: int, num_channel_idr: int, num_spatial_idr: int) -> None:
+        super().__init__()
+        self.widths = (num_feat // 4, num_feat - num_feat // 4)  # 16 | 48
+        n_spatial, n_channel = self.widths
+        self.spatial_gate = nn.Sequential(
+            nn.Conv2d(num_spatial_idr + n_spatial, n_spatial, 1, bias=False),
+            nn.GELU(),
+            nn.Conv2d(n_spatial, n_spatial, 3, padding=1, bias=False),
+            nn.Sigmoid(),
+        )
+        self.partial_conv = nn.Conv2d(n_spatial, n_spatial, 5, padding=2, bias=False)
+        hidden = (n_channel + num_channel_idr) // 4
+        self.channel_gate = nn.Sequential(
+            nn.Linear(n_channel + num_channel_idr, hidden, bias=False),
+            nn.GELU(),
+            nn.Linear(hidden, n_channel, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor, idr: IDR) -> Tensor:
+        part, rest = x.split(self.widths, dim=1)
+        part = part * self.spatial_gate(torch.cat([idr.spatial, part], dim=1))
+        gate = self.channel_gate(torch.cat([rest.mean((2, 3)), idr.channel], dim=1))  # (B, 48)
+        return torch.cat([self.partial_conv(part), rest * gate[:, :, None, None]], dim=1)
+
+
+class IDRAdaptationBlock(nn.Module):
+    """IDR-AB: modulation by the IDR, GELU, then a ConvNeXt branch; the block's input is added at the end."""
+
+    def __init__(
+        self, *, num_feat: int, num_channel_idr: int, num_spatial_idr: int, layer_scale_init: float
+    ) -> None:
+        super().__init__()
+        self.modulation = IDRModulation(
+            num_feat=num_feat, num_channel_idr=num_channel_idr, num_spatial_idr=num_spatial_idr
+        )
+        self.act = nn.GELU()
+        self.branch = ConvNeXtBranch(num_feat=num_feat, layer_scale_init=layer_scale_init)
+
+    def forward(self, x: Tensor, idr: IDR) -> Tensor:
+        return x + self.branch(self.act(self.modulation(x, idr)))
+
+
+class IDRAdaptationGroup(nn.Module):
+    """IDR-AG: correct the IDRs, run the blocks, a plain ConvNeXt block and a 3x3 convolution, add the input.
+
+    The corrected IDRs are returned too: the next group corrects them further.
+    """
+
+    def __init__(
+        self, *, num_feat: int, num_block: int, num_channel_idr: int, num_spatial_idr: int, layer_scale_init: float
+    ) -> None:
+        super().__init__()
+        self.correction = IDRCorrectionBlock(num_channel_idr=num_channel_idr, num_spatial_idr=num_spatial_idr)
+        self.blocks = nn.ModuleList(
+            IDRAdaptationBlock(
+                num_feat=num_feat,
+                num_channel_idr=num_channel_idr,
+                num_spatial_idr=num_spatial_idr,
+                layer_scale_init=layer_scale_init,
+            )
+            for _ in range(num_block)
+        )
+        self.branch = ConvNeXtBranch(num_feat=num_feat, layer_scale_init=layer_scale_init)
+        self.conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+
+    def forward(self, x: Tensor, idr: IDR) -> tuple[Tensor, IDR]:
+        idr = self.correction(idr)
+        y = x
+        for block in self.blocks:
+            y = block(y, idr)
+        y = y + self.branch(y)
+        return x + self.conv(y), idr
+
+
+class IDRGuidedSRNetwork(nn.Module):
+    """The part of LightBSR that super-resolves: head, groups, tail; student and teacher share it.
+
+    Shape:
+        lq (B, 3, h, w), IDR -> (B, 3, h * upscale, w * upscale), not clamped
+    """
+
+    def __init__(
+        self,
+        *,
+        num_feat: int,
+        num_group: int,
+        num_block: int,
+        upscale: int,
+        num_channel_idr: int,
+        num_spatial_idr: int,
+        layer_scale_init: float,
+    ) -> None:
+        super().__init__()
+        self.sub_mean = MeanShift(sign=-1)
+        self.head = nn.Conv2d(3, num_feat, 3, padding=1)
+        self.groups = nn.ModuleList(
+            IDRAdaptationGroup(
+                num_feat=num_feat,
+                num_block=num_block,
+                num_channel_idr=num_channel_idr,
+                num_spatial_idr=num_spatial_idr,
+                layer_scale_init=layer_scale_init,
+            )
+            for _ in range(num_group)
+        )
+        self.body_conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.tail = UpsampleTail(num_feat=num_feat, upscale=upscale)
+        self.add_mean = MeanShift(sign=1)
+
+    def forward(self, lq: Tensor, idr: IDR) -> Tensor:
+        head = self.head(self.sub_mean(lq))
+        x = head
+        for group in self.groups:
+            x, idr = group(x, idr)
+        return self.add_mean(self.tail(self.body_conv(x) + head))
+
+
+class LightBSROutput(NamedTuple):
+    """The SR image (B, 3, h * upscale, w * upscale) and the IDR that guided it."""
+
+    sr: Tensor
+    idr: IDR
+
+
+def check_sizes(*, num_feat: int, num_group: int, num_block: int, num_idr: int, num_channel_idr: int) -> None:
+    """Raise ValueError, naming value and rule, where the sizes of a LightBSR network do not fit together."""
+    positive = dict(num_group=num_group, num_block=num_block, num_channel_idr=num_channel_idr)
+    for name, value in positive.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1")
+    if num_feat < 4 or num_feat % 4:
+        raise ValueError(f"num_feat is {num_feat}, but must be a positive multiple of 4 (split 1 : 3 in every block)")
+    if num_idr < 16 or num_idr % 16:
+        raise ValueError(f"num_idr is {num_idr}, but must be a positive multiple of 16 (PixelShuffle(4))")
+
+
+class LightBSR(nn.Module):
+    """LightBSR's student: sees the LR image alone.
+
+    Args:
+        num_feat: channels of the SR network, a multiple of 4.
+        num_group: IDR-AGs.
+        num_block: IDR-ABs in each group.
+        upscale: 2, 3 or 4.
+        num_idr: channels of the estimator's output, a multiple of 16; the spatial IDR has a sixteenth of them.
+        num_channel_idr: length of the channel IDR.
+        layer_scale_init: first value of the layer scales.
+
+    The defaults are the paper's (x4: 3,259,947 trainable parameters; 205.93 GMACs at a 256x256 LR image).
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_feat: int = 64,
+        num_group: int = 8,
+        num_block: int = 8,
+        upscale: int = 4,
+        num_idr: int = 128,
+        num_channel_idr: int = 48,
+        layer_scale_init: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        check_sizes(
+            num_feat=num_feat,
+            num_group=num_group,
+            num_block=num_block,
+            num_idr=num_idr,
+            num_channel_idr=num_channel_idr,
+        )
+        self.upscale = upscale
+        self.estimator = IDREstimator(num_in_ch=3, num_idr=num_idr)
+        self.converter = IDRConverter(num_idr=num_idr, num_channel_idr=num_channel_idr)
+        self.sr_network = IDRGuidedSRNetwork(
+            num_feat=num_feat,
+            num_group=num_group,
+            num_block=num_block,
+            upscale=upscale,
+            num_channel_idr=num_channel_idr,
+            num_spatial_idr=num_idr // 16,
+            layer_scale_init=layer_scale_init,
+        )
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """Super-resolve: (B, 3, h, w) in [0, 1], h, w >= 1 -> (B, 3, h * upscale, w * upscale), not clamped."""
+        return self.sr_network(lq, self.estimate_idr(lq))
+
+    def forward_with_idr(self, lq: Tensor) -> LightBSROutput:
+        """As ``forward``, with the IDR that guided it (what distillation needs)."""
+        idr = self.estimate_idr(lq)
+        return LightBSROutput(self.sr_network(lq, idr), idr)
+
+    def estimate_idr(self, lq: Tensor) -> IDR:
+        """The IDR alone, at a fraction of the cost: (B, 3, h, w) -> channel (B, C), spatial (B, S, h, w)."""
+        h, w = lq.shape[-2:]
+        return self.converter(self.estimator(lq), (h, w))

@@ -1,0 +1,180 @@
+"""LightBSRTeacher: the network that sees the degradation and learns the IDR by MoCo-style contrast.
+
+Source: LightBSR (ICCV 2025), Sec. 3.1 and 3.4; MoCo (CVPR 2020), Algorithm 1. As in the released code every view passes
+the estimators as a batch of its own, with its own BatchNorm statistics. Unlike it, the keys of all ranks are gathered,
+so that every rank holds the same queue.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .idr import IDR, IDRConverter, IDREstimator, join_prior
+from .lightbsr import IDRGuidedSRNetwork, LightBSROutput, check_sizes
+
+
+class ContrastOutput(NamedTuple):
+    """What a training step of the teacher needs.
+
+    Attributes:
+        queries: (B, D, num_idr), L2-normalised, one per view, of the query estimator.
+        keys: (B, D, num_idr), L2-normalised, of the key estimator, without gradient.
+        sr: (B, 3, h * upscale, w * upscale), the SR image of view 0, or None where it was not asked for.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    sr: Tensor | None
+
+
+def _projector(num_idr: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(num_idr, num_idr), nn.LeakyReLU(0.1), nn.Linear(num_idr, num_idr))
+
+
+class LightBSRTeacher(nn.Module):
+    """LightBSR's teacher: its estimator sees the LR image and the degradation prior.
+
+    Args:
+        num_prior: channels P of the degradation prior (15, or 18 with noise).
+        kernel_basis: (kernel_size ** 2, K) basis that the blur kernels were projected on, kept as a buffer so that it
+            travels with the weights; None leaves an empty one.
+        setting: name of the degradation setting that the teacher is trained for, kept as a buffer for the same reason.
+        num_feat, num_group, num_block, upscale, num_idr, num_channel_idr, layer_scale_init: as in ``LightBSR``.
+        queue_size: keys in the queue.
+        momentum: m of the key estimator's update, k <- m k + (1 - m) q.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    queue: Tensor
+    queue_ptr: Tensor
+    kernel_basis: Tensor
+    setting_code: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_prior: int = 15,
+        kernel_basis: Tensor | None = None,
+        setting: str = "",
+        num_feat: int = 64,
+        num_group: int = 8,
+        num_block: int = 8,
+        upscale: int = 4,
+        num_idr: int = 128,
+        num_channel_idr: int = 48,
+        layer_scale_init: float = 1e-6,
+        queue_size: int = 8192,
+        momentum: float = 0.999,
+    ) -> None:
+        super().__init__()
+        check_sizes(
+            num_feat=num_feat,
+            num_group=num_group,
+            num_block=num_block,
+            num_idr=num_idr,
+            num_channel_idr=num_channel_idr,
+        )
+        self.upscale = upscale
+        self.momentum = momentum
+        self.query_estimator = IDREstimator(num_in_ch=3 + num_prior, num_idr=num_idr)
+        self.query_projector = _projector(num_idr)
+        self.key_estimator = IDREstimator(num_in_ch=3 + num_prior, num_idr=num_idr)
+        self.key_projector = _projector(num_idr)
+        for query, key in self._query_key_parameters():
+            key.data.copy_(query.data)
+            key.requires_grad = False
+        self.converter = IDRConverter(num_idr=num_idr, num_channel_idr=num_channel_idr)
+        self.sr_network = IDRGuidedSRNetwork(
+            num_feat=num_feat,
+            num_group=num_group,
+            num_block=num_block,
+            upscale=upscale,
+            num_channel_idr=num_channel_idr,
+            num_spatial_idr=num_idr // 16,
+            layer_scale_init=layer_scale_init,
+        )
+        self.register_buffer("queue", F.normalize(torch.randn(num_idr, queue_size), dim=0))
+        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+        self.register_buffer("kernel_basis", torch.empty(0, 0) if kernel_basis is None else kernel_basis.clone())
+        self.register_buffer("setting_code", torch.tensor(list(setting.encode()), dtype=torch.uint8))
+
+    @property
+    def setting(self) -> str:
+        """Name of the degradation setting, as stored beside the weights ('' if unknown)."""
+        return bytes(self.setting_code.tolist()).decode()
+
+    def forward(self, lq: Tensor, degradation_prior: Tensor) -> Tensor:
+        """Super-resolve: lq (B, 3, h, w) in [0, 1], prior (B, P) -> (B, 3, h * upscale, w * upscale), not clamped."""
+        return self.sr_network(lq, self.estimate_idr(lq, degradation_prior))
+
+    def forward_with_idr(self, lq: Tensor, degradation_prior: Tensor) -> LightBSROutput:
+        """As ``forward``, with the IDR that guided it."""
+        idr = self.estimate_idr(lq, degradation_prior)
+        return LightBSROutput(self.sr_network(lq, idr), idr)
+
+    def estimate_idr(self, lq: Tensor, degradation_prior: Tensor) -> IDR:
+        """The IDR alone: what a student is distilled from."""
+        h, w = lq.shape[-2:]
+        return self.converter(self.query_estimator(join_prior(lq, degradation_prior)), (h, w))
+
+    def contrast(self, views: Tensor, degradation_prior: Tensor, *, super_resolve: bool) -> ContrastOutput:
+        """Queries and keys of all views, and the SR image of view 0 if asked for.
+
+        The caller updates the key estimator before (``update_key_estimator``) and enqueues view 0's keys after the
+        loss was taken (``enqueue``).
+
+        Args:
+            views: (B, D, 3, h, w) in [0, 1]: D views of B images; the views of an image share their degradation.
+            degradation_prior: (B, P), one per image.
+            super_resolve: stage 2; stage 1 trains estimator and projector alone.
+        """
+        inputs = [join_prior(view, degradation_prior) for view in views.unbind(1)]
+        with torch.no_grad():
+            keys = [self._embed(self.key_projector, self.key_estimator(x)) for x in inputs]
+        features = [self.query_estimator(x) for x in inputs]
+        queries = [self._embed(self.query_projector, f) for f in features]
+        sr = None
+        if super_resolve:
+            h, w = views.shape[-2:]
+            sr = self.sr_network(views[:, 0], self.converter(features[0], (h, w)))
+        return ContrastOutput(torch.stack(queries, 1), torch.stack(keys, 1), sr)
+
+    @torch.no_grad()
+    def update_key_estimator(self) -> None:
+        """Momentum update of the key estimator's parameters; its BatchNorm keeps statistics of its own."""
+        for query, key in self._query_key_parameters():
+            key.mul_(self.momentum).add_(query.detach(), alpha=1 - self.momentum)
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Put keys (B, num_idr) of every rank into the queue, the oldest out.
+
+        Raises:
+            ValueError: the batch of all ranks does not divide the queue.
+        """
+        if dist.is_available() and dist.is_initialized():
+            gathered = [torch.empty_like(keys) for _ in range(dist.get_world_size())]
+            dist.all_gather(gathered, keys.contiguous())
+            keys = torch.cat(gathered)
+        batch, size = keys.shape[0], self.queue.shape[1]
+        if size % batch:
+            raise ValueError(f"queue_size is {size}, but must be a multiple of the batch of all ranks, {batch}")
+        start = int(self.queue_ptr)
+        self.queue[:, start : start + batch] = keys.T
+        self.queue_ptr[0] = (start + batch) % size
+
+    def _query_key_parameters(self):
+        for query, key in (
+            (self.query_estimator, self.key_estimator),
+            (self.query_projector, self.key_projector),
+        ):
+            yield from zip(query.parameters(), key.parameters(), strict=True)
+
+    @staticmethod
+    def _embed(projector: nn.Module, features: Tensor) -> Tensor:
+        return F.normalize(projector(features.mean((2, 3))), dim=1)  # (B, num_idr)

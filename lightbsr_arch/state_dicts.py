@@ -1,0 +1,72 @@
+"""Read a network's class and sizes off its state dict, so that weights load without an option file."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .lightbsr import LightBSR
+from .lightbsr_teacher import LightBSRTeacher
+
+
+def _count(state_dict: Mapping[str, Tensor], prefix: str) -> int:
+    """How many consecutive numbers stand behind ``prefix`` in the keys."""
+    numbers = {int(m[1]) for key in state_dict if (m := re.match(re.escape(prefix) + r"(\d+)\.", key))}
+    return max(numbers, default=-1) + 1
+
+
+def _upscale(state_dict: Mapping[str, Tensor], prefix: str) -> int:
+    """The scale of an ``UpsampleTail``: each of its convolutions widens by the square of its step."""
+    weights = [w for key, w in state_dict.items() if re.fullmatch(re.escape(prefix) + r"upsample\.\d+\.weight", key)]
+    return math.prod(math.isqrt(w.shape[0] // w.shape[1]) for w in weights)
+
+
+def network_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The class and the constructor's options of the network that ``state_dict`` belongs to.
+
+    Args:
+        state_dict: a whole state dict of ``LightBSR`` or ``LightBSRTeacher``.
+
+    Returns:
+        The class, and the options that give a network into which the state dict loads strictly.
+
+    Raises:
+        ValueError: the keys are those of neither network.
+    """
+    try:
+        options: dict[str, Any] = dict(
+            num_feat=state_dict["sr_network.head.weight"].shape[0],
+            num_group=_count(state_dict, "sr_network.groups."),
+            num_block=_count(state_dict, "sr_network.groups.0.blocks."),
+            upscale=_upscale(state_dict, "sr_network.tail."),
+            num_idr=state_dict["converter.to_channel.0.weight"].shape[1],
+            num_channel_idr=state_dict["converter.to_channel.0.weight"].shape[0],
+        )
+        if "estimator.0.weight" in state_dict:
+            return LightBSR, options
+        options.update(
+            num_prior=state_dict["query_estimator.0.weight"].shape[1] - 3,
+            queue_size=state_dict["queue"].shape[1],
+            kernel_basis=state_dict["kernel_basis"],
+            setting=bytes(state_dict["setting_code"].tolist()).decode(),
+        )
+    except (KeyError, IndexError) as error:
+        first = next(iter(state_dict), "none")
+        raise ValueError(
+            f"the keys are not those of LightBSR or LightBSRTeacher (missing: {error}; the first key is {first!r})"
+        ) from None
+    return LightBSRTeacher, options
+
+
+def build_from_state_dict(state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """Build the network that ``state_dict`` belongs to and load it strictly; returned in eval mode.
+
+    Raises:
+        ValueError: the keys are those of no network of this package.
+    """
+    network_class, options = network_options(state_dict)
+    network = network_class(**options)
+    network.load_state_dict(state_dict)
+    return network.eval()

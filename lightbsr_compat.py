@@ -1,0 +1,264 @@
+"""What BasicSR 1.4.2 needs on today's stack, and the error class that every room of the house raises.
+
+Importing this module applies every ``_mend_*`` below. Each does nothing where BasicSR is already
+right. Nothing else in the project knows of BasicSR's faults. Where BasicSR is not installed (it cannot be built on
+Python 3.13 and newer) nothing is mended, and whoever needs it calls ``require_basicsr``.
+"""
+
+import contextlib
+import difflib
+import importlib.util
+import os
+import random
+import re
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+
+class InputError(ValueError):
+    """Something that the user can mend: one sentence with the value, the rule and the file; shown without traceback."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the known name nearest to ``name``, or '; known: ...' where none is near."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def has_basicsr() -> bool:
+    """Whether BasicSR is installed."""
+    return importlib.util.find_spec("basicsr") is not None
+
+
+def require_basicsr(what: str) -> None:
+    """Raise InputError, saying why and what to do, where BasicSR is missing.
+
+    Args:
+        what: what needs it, the beginning of the sentence.
+    """
+    if not has_basicsr():
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise InputError(
+            f"{what} needs BasicSR, which is not installed for Python {version}: BasicSR 1.4.2 can be built on Python"
+            " 3.10 to 3.12 only, so make an environment of one of these and install lightbsr there (README, Install)"
+        )
+
+
+def load_weights_file(path: str | os.PathLike[str]) -> Any:
+    """``torch.load`` onto the CPU without running pickled code.
+
+    Raises:
+        InputError: the file is missing, or is no checkpoint that can be read safely.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise InputError(f"no such checkpoint file: {path!r}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes provoke
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path!r} cannot be read as a PyTorch checkpoint: {reason[:200]}") from error
+
+
+class OptionLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also takes 1e-4 (without a dot) for a number, as YAML 1.2 and everybody does."""
+
+
+OptionLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_options(path: str | os.PathLike[str], forced: Iterable[str] = ()) -> dict[str, Any]:
+    """Read an option file with YAML's safe loader and apply ``--force_yml`` entries.
+
+    Args:
+        path: the option file.
+        forced: entries such as ``train:ema_decay=0.999``; values are parsed as YAML, never evaluated.
+
+    Raises:
+        InputError: no such file, no YAML mapping, YAML that would run code, or an entry that names no section.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            options = yaml.load(file, Loader=OptionLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"option file {path!r} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"option file {path!r} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(options, dict):
+        raise InputError(f"option file {path!r} holds no options (a YAML mapping of names to values)")
+    for entry in forced:
+        keys, equals, value = entry.partition("=")
+        *sections, name = keys.strip().split(":")
+        target: Any = options
+        for section in sections:
+            target = target.get(section) if isinstance(target, dict) else None
+        if not equals or not isinstance(target, dict):
+            raise InputError(f"--force_yml {entry!r} is not SECTION:NAME=VALUE with a section of {path!r}")
+        try:
+            target[name] = yaml.load(value, Loader=OptionLoader)
+        except yaml.YAMLError:
+            raise InputError(f"--force_yml {entry!r}: {value!r} is not a YAML value") from None
+    return options
+
+
+@contextlib.contextmanager
+def _replaced(target: Any, **attributes: Any) -> Iterator[None]:
+    """Give ``target`` other attributes for the length of a with-block."""
+    before = {name: getattr(target, name) for name in attributes}
+    for name, value in attributes.items():
+        setattr(target, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(target, name, value)
+
+
+def _mend_functional_tensor() -> None:
+    # torchvision 0.17 removed the module that BasicSR imports rgb_to_grayscale from (BasicSR#533, #663, #711).
+    name = "torchvision.transforms.functional_tensor"
+    if importlib.util.find_spec(name) is None:
+        from torchvision.transforms.functional import rgb_to_grayscale
+
+        module = types.ModuleType(name)
+        module.rgb_to_grayscale = rgb_to_grayscale  # type: ignore[attr-defined]
+        sys.modules[name] = module
+
+
+def _mend_option_parsing() -> None:
+    # BasicSR reads option files with YAML's full loader, which runs any Python that they name, and passes --force_yml
+    # through exec and eval. Here both go through load_options; the rest of its parse_options stays as it is.
+    import basicsr.test
+    import basicsr.train
+    import basicsr.utils.options
+
+    stock = basicsr.utils.options.parse_options
+
+    def parse_options(root_path: str, is_train: bool = True):
+        argv, forced = split_force_yml(sys.argv)
+        loader = types.SimpleNamespace(load=lambda file, Loader: load_options(file.name, forced))
+        with _replaced(sys, argv=argv), _replaced(basicsr.utils.options, yaml=loader, ordered_yaml=lambda: (None, None)):
+            return stock(root_path, is_train)
+
+    for module in (basicsr.utils.options, basicsr.train, basicsr.test):
+        module.parse_options = parse_options
+
+
+def split_force_yml(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into what is not ``--force_yml`` and its entries."""
+    rest: list[str] = []
+    forced: list[str] = []
+    current = rest
+    for word in argv:
+        if word == "--force_yml":
+            current = forced
+        else:
+            current = rest if word.startswith("-") and current is forced else current
+            current.append(word)
+    return rest, forced
+
+
+def _mend_resume_on_cpu() -> None:
+    # load_resume_state asks for a CUDA device, and says nothing useful of a file that is no training state.
+    import basicsr.train
+
+    def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+        folder = opt["path"]["training_states"]
+        if opt["auto_resume"]:
+            states = [name for name in os.listdir(folder) if name.endswith(".state")] if os.path.isdir(folder) else []
+            if states:
+                newest = max(states, key=lambda name: float(name.removesuffix(".state")))
+                opt["path"]["resume_state"] = os.path.join(folder, newest)
+        path = opt["path"].get("resume_state")
+        if not path:
+            return None
+        state = load_weights_file(path)
+        if not isinstance(state, dict) or not {"epoch", "iter", "optimizers", "schedulers"} <= state.keys():
+            raise InputError(
+                f"resume_state {path!r} is not a training state: give the .state file from training_states/, not a .pth"
+            )
+        basicsr.train.check_resume(opt, state["iter"])
+        return state
+
+    basicsr.train.load_resume_state = load_resume_state
+
+
+def _mend_distributed_on_cpu() -> None:
+    # The launchers take the rank modulo the number of GPUs, and know nccl only; DDP is given a CUDA device.
+    import basicsr.models.base_model
+    import basicsr.utils.dist_util
+    import basicsr.utils.options
+
+    stock_init = basicsr.utils.dist_util.init_dist
+
+    def init_dist(launcher: str, backend: str = "nccl", **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            stock_init(launcher, backend, **kwargs)
+        else:
+            with _replaced(torch.cuda, device_count=lambda: 1, set_device=lambda device: None):
+                stock_init(launcher, "gloo", **kwargs)
+
+    for module in (basicsr.utils.dist_util, basicsr.utils.options):
+        module.init_dist = init_dist
+
+    model = basicsr.models.base_model
+    stock_to_device = model.BaseModel.model_to_device
+
+    def model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:
+        if self.opt["dist"] and self.device.type == "cpu":
+            find_unused = self.opt.get("find_unused_parameters", False)
+            return torch.nn.parallel.DistributedDataParallel(net, find_unused_parameters=find_unused)
+        return stock_to_device(self, net)
+
+    model.BaseModel.model_to_device = model_to_device
+
+
+def _mend_ema() -> None:
+    # model_ema averages parameters and never buffers, so that a network with BatchNorm is averaged wrongly.
+    from basicsr.models.base_model import BaseModel
+
+    @torch.no_grad()
+    def model_ema(self: Any, decay: float = 0.999) -> None:
+        network, average = self.get_bare_model(self.net_g), self.net_g_ema
+        parameters = dict(network.named_parameters())
+        for name, value in average.named_parameters():
+            value.lerp_(parameters[name], 1 - decay)
+        buffers = dict(network.named_buffers())
+        for name, value in average.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                value.lerp_(buffers[name], 1 - decay)
+            else:  # counters, queues, constants: an average of them means nothing
+                value.copy_(buffers[name])
+
+    BaseModel.model_ema = model_ema
+
+
+def _mend_worker_seeds() -> None:
+    # worker_init_fn gives numpy and random the same seeds in every epoch; torch's own worker seed differs.
+    import basicsr.data
+
+    def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+        worker_seed = torch.initial_seed() % 2**32
+        np.random.seed(worker_seed)
+        random.seed(worker_seed)
+
+    basicsr.data.worker_init_fn = worker_init_fn
+
+
+if has_basicsr():
+    _mend_functional_tensor()
+    _mend_option_parsing()
+    _mend_resume_on_cpu()
+    _mend_distributed_on_cpu()
+    _mend_ema()
+    _mend_worker_seeds()

@@ -1,0 +1,62 @@
+"""Losses of LightBSR's teacher and student, registered in BasicSR.
+
+Source: LightBSR (ICCV 2025), Eq. 4 (contrast) and Eq. 6-8 (distillation); KDSR (ICLR 2023), Eq. 5 for the temperature.
+L1 and L2 are BasicSR's ``L1Loss`` and ``MSELoss``.
+"""
+
+import torch
+import torch.nn.functional as F
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+
+@LOSS_REGISTRY.register()
+class ContrastiveLoss(nn.Module):
+    """InfoNCE over the views of each image against a queue of keys (Eq. 4).
+
+    The mean over the D (D - 1) ordered pairs i != j of views, and over the batch, of the cross-entropy that picks
+    q_i . k_j among itself and the products of q_i with the queue, all divided by the temperature.
+
+    Args:
+        loss_weight: factor of the result.
+        temperature: tau.
+    """
+
+    def __init__(self, *, loss_weight: float = 1.0, temperature: float = 0.07) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.temperature = temperature
+
+    def forward(self, queries: Tensor, keys: Tensor, queue: Tensor) -> Tensor:
+        """Scalar loss of L2-normalised queries (B, D, C) and keys (B, D, C), D >= 2, and the queue (C, N)."""
+        num_views = queries.shape[1]
+        positives = queries @ keys.transpose(1, 2) / self.temperature  # (B, D, D): q_i . k_j
+        # One query's negatives are the same for all of its pairs: their log-sum-exp is taken once.
+        negatives = torch.logsumexp(queries @ queue / self.temperature, dim=2, keepdim=True)  # (B, D, 1)
+        # -log(e^p / (e^p + sum e^n)) = softplus(logsumexp(n) - p)
+        cross_entropy = F.softplus(negatives - positives)  # (B, D, D)
+        pairs = ~torch.eye(num_views, dtype=torch.bool, device=queries.device)
+        return self.loss_weight * cross_entropy[:, pairs].mean()
+
+
+@LOSS_REGISTRY.register()
+class KLDistillationLoss(nn.Module):
+    """KL divergence from the teacher's to the student's softmax over channels, both at one temperature.
+
+    No factor T^2, as in the released code; the sum over channels, the mean over the batch.
+
+    Args:
+        loss_weight: factor of the result.
+        temperature: T, 0.15 in the released code (the paper prints none).
+    """
+
+    def __init__(self, *, loss_weight: float = 1.0, temperature: float = 0.15) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.temperature = temperature
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Scalar loss of two vectors of scores, (B, C) each."""
+        log_student = F.log_softmax(student / self.temperature, dim=1)
+        log_teacher = F.log_softmax(teacher / self.temperature, dim=1)
+        return self.loss_weight * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)

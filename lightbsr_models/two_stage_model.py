@@ -1,0 +1,158 @@
+"""What the training of every teacher and student has in common, on top of BasicSR's ``SRModel``.
+
+Two stages in one run (``train: idr_pretrain_iter``) with one optimizer, degradation on the training device, one
+distributed wrapper per stage over the parameters that the stage trains.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from basicsr.losses import build_loss
+from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
+from torch import Tensor, nn
+
+from lightbsr_compat import InputError, nearest
+from lightbsr_data import ClassicDegradation
+
+from .schedules import TwoStageCosine
+
+
+class _Method(nn.Module):
+    """A network's method as a module's ``forward``, which is all that DistributedDataParallel knows how to call."""
+
+    def __init__(self, network: nn.Module, method: str) -> None:
+        super().__init__()
+        self.network = network
+        self.method = method
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.network, self.method)(*args, **kwargs)
+
+
+class TwoStageModel(SRModel):
+    """Base of the models; a subclass says what each stage trains and what its losses are.
+
+    Class attributes:
+        loss_options: names of the ``train`` options that hold a loss each.
+    """
+
+    loss_options: tuple[str, ...] = ()
+    net_g: nn.Module
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        if opt["num_gpu"] > 1 and not opt["dist"]:
+            raise InputError(
+                f"num_gpu is {opt['num_gpu']} without a launcher, but several GPUs need one process each:"
+                " torchrun --nproc_per_node=N -m lightbsr train -opt FILE --launcher pytorch"
+            )
+        self.stage = 0
+        super().__init__(opt)
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Leave the network bare: ``_enter_stage`` wraps it for distributed training."""
+        return net.to(self.device)
+
+    def init_training_settings(self) -> None:
+        train_opt = self.opt["train"]
+        self.pretrain_iter: int = train_opt.get("idr_pretrain_iter", 0)
+        self.degradation = ClassicDegradation(scale=self.opt["scale"])
+        self.losses = {name: build_loss(train_opt[name]).to(self.device) for name in self.loss_options}
+        super().init_training_settings()
+
+    def setup_optimizers(self) -> None:
+        optim_opt = dict(self.opt["train"]["optim_g"])
+        parameters = [p for p in self.net_g.parameters() if p.requires_grad]
+        self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), parameters, **optim_opt)
+        self.optimizers.append(self.optimizer_g)
+
+    def setup_schedulers(self) -> None:
+        train_opt = self.opt["train"]
+        scheduler_opt = dict(train_opt["scheduler"])
+        if scheduler_opt.pop("type") != "TwoStageCosine":
+            super().setup_schedulers()
+            return
+        factor = TwoStageCosine(
+            pretrain_iter=self.pretrain_iter,
+            warmup_iter=scheduler_opt["warmup_iter"],
+            total_iter=int(train_opt["total_iter"]),
+            min_factor=scheduler_opt["eta_min"] / train_opt["optim_g"]["lr"],
+        )
+        self.schedulers.append(torch.optim.lr_scheduler.LambdaLR(self.optimizer_g, factor))
+
+    def stage_modules(self, stage: int) -> list[nn.Module]:
+        """The parts of the network that ``stage`` (1 or 2) trains."""
+        raise NotImplementedError
+
+    def stage_method(self, stage: int) -> str:
+        """The name of the network's method that a step of ``stage`` calls."""
+        raise NotImplementedError
+
+    def stage_losses(self, stage: int) -> "OrderedDict[str, Tensor]":
+        """All losses of one step, weighted, by the names that the log shows."""
+        raise NotImplementedError
+
+    def _enter_stage(self, stage: int) -> None:
+        self.stage = stage
+        trained = {id(p) for module in self.stage_modules(stage) for p in module.parameters()}
+        for parameter in self.optimizer_g.param_groups[0]["params"]:
+            parameter.requires_grad = id(parameter) in trained
+        # DDP looks at requires_grad when it is made, so each stage has a wrapper of its own.
+        self.step_network = BaseModel.model_to_device(self, _Method(self.net_g, self.stage_method(stage)))
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Take a batch of ``DegradationPriorDataset`` and degrade it, or one of a benchmark as it is."""
+        if "lq" in data:
+            super().feed_data(data)
+            return
+        gt = data["gt"].to(self.device, non_blocking=True).float() / 255.0  # (B, D, 3, H, W)
+        kernel = data["kernel"].to(self.device)
+        noise_sigma = data["noise_sigma"].to(self.device)
+        self.lq = self.degradation(gt, kernel, noise_sigma)  # (B, D, 3, h, w)
+        self.gt = gt[:, 0]  # (B, 3, H, W)
+        self.feed_prior(kernel, noise_sigma)
+
+    def feed_prior(self, kernel: Tensor, noise_sigma: Tensor) -> None:
+        """Take what a training batch says of its degradation: kernel (B, 21, 21), noise_sigma (B,)."""
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        stage = 1 if current_iter <= self.pretrain_iter else 2
+        if stage != self.stage:
+            self._enter_stage(stage)
+        self.optimizer_g.zero_grad()
+        losses = self.stage_losses(stage)
+        total: Tensor = sum(losses.values())  # type: ignore[assignment]
+        total.backward()
+        self.optimizer_g.step()
+        self.log_dict = self.reduce_loss_dict(losses)
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+
+def check_same(what: str, ours: dict[str, Any], theirs: dict[str, Any], path: str) -> None:
+    """Raise InputError where two networks that must fit together have an option that differs.
+
+    Args:
+        what: the beginning of the sentence, such as 'the teacher'.
+        ours: what the option file says.
+        theirs: what the checkpoint at ``path`` was made with.
+    """
+    for name, value in ours.items():
+        if name in theirs and theirs[name] != value:
+            raise InputError(f"{what} in {path!r} has {name} {theirs[name]!r}, but the option file says {value!r}")
+
+
+def pick_state_dict(checkpoint: Any, path: str, param_key: str = "params") -> dict[str, Tensor]:
+    """The state dict in a checkpoint of BasicSR's form, or the checkpoint itself where it is a bare state dict.
+
+    Raises:
+        InputError: no state dict there, or no such key.
+    """
+    if isinstance(checkpoint, dict) and checkpoint and all(isinstance(v, Tensor) for v in checkpoint.values()):
+        return checkpoint
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(param_key), dict):
+        known = list(checkpoint) if isinstance(checkpoint, dict) else []
+        hint = nearest(param_key, map(str, known)) if known else ""
+        raise InputError(f"{path!r} holds no weights under {param_key!r}{hint}")
+    return checkpoint[param_key]

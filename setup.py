@@ -1,0 +1,37 @@
+"""Packaging of lightbsr. The folder ``data/`` is installed as ``lightbsr_data``, ``options/`` as ``lightbsr.options``."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+setup(
+    name="lightbsr",
+    version="0.1.0",
+    description="LightBSR (ICCV 2025) and KDSR (ICLR 2023) for BasicSR: light blind image super-resolution",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={"lightbsr_data": "data", "lightbsr.options": "options"},
+    packages=["lightbsr", "lightbsr.options", "lightbsr_arch", "lightbsr_data", "lightbsr_models"],
+    package_data={"lightbsr.options": ["train/*.yml", "test/*.yml"]},
+    py_modules=["lightbsr_compat"],
+    install_requires=[
+        # BasicSR 1.4.2 cannot be built on Python 3.13 and newer (BasicSR#749).
+        "basicsr>=1.4.2; python_version < '3.13'",
+        "torch>=2.4",
+        "numpy",
+        "opencv-python",
+        "scipy",
+        "scikit-learn",
+        "lmdb",
+        "pyyaml",
+        # The progress bar of `lightbsr upscale` (BasicSR brings it too, but not on Python 3.13).
+        "tqdm",
+    ],
+    extras_require={
+        "demo": ["scikit-image"],  # its sample photographs
+        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image"],
+    },
+    entry_points={"console_scripts": ["lightbsr = lightbsr.cli:main"]},
+)
