@@ -147,7 +147,10 @@ def _mend_option_parsing() -> None:
     def parse_options(root_path: str, is_train: bool = True):
         argv, forced = split_force_yml(sys.argv)
         loader = types.SimpleNamespace(load=lambda file, Loader: load_options(file.name, forced))
-        with _replaced(sys, argv=argv), _replaced(basicsr.utils.options, yaml=loader, ordered_yaml=lambda: (None, None)):
+        with (
+            _replaced(sys, argv=argv),
+            _replaced(basicsr.utils.options, yaml=loader, ordered_yaml=lambda: (None, None)),
+        ):
             return stock(root_path, is_train)
 
     for module in (basicsr.utils.options, basicsr.train, basicsr.test):

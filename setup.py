@@ -1,4 +1,4 @@
-"""Packaging of lightbsr. The folder ``data/`` is installed as ``lightbsr_data``, ``options/`` as ``lightbsr.options``."""
+"""Packaging of lightbsr: ``data/`` is installed as ``lightbsr_data``, ``options/`` as ``lightbsr.options``."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ setup(
         "torch>=2.4",
         "numpy",
         "opencv-python",
-        "scipy",
+        "scipy<2",  # BasicSR imports scipy.ndimage.filters, which SciPy 2 removes
         "scikit-learn",
         "lmdb",
         "pyyaml",

@@ -23,9 +23,7 @@ from .settings import get_setting
 
 
 def _images(opt: dict[str, Any]) -> HRImages:
-    return HRImages(
-        opt["dataroot_gt"], io_backend=opt["io_backend"]["type"], meta_info_file=opt.get("meta_info_file")
-    )
+    return HRImages(opt["dataroot_gt"], io_backend=opt["io_backend"]["type"], meta_info_file=opt.get("meta_info_file"))
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
@@ -125,17 +123,15 @@ def parse_fixed_degradation(degradation: Any) -> dict[str, float]:
             raise InputError(f"degradation has an unknown entry {key!r}{nearest(key, _DEGRADATION_KEYS)}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InputError(f"degradation {key} is {value!r}, but must be a number")
-    isotropic, anisotropic = {"sigma"} & degradation.keys(), {"sigma_x", "sigma_y", "theta"} & degradation.keys()
-    if isotropic and anisotropic or not isotropic and len(anisotropic) < 3:
+    kernel = {key: float(value) for key, value in degradation.items() if key != "noise_sigma"}
+    if kernel.keys() == {"sigma"}:
+        kernel = {"sigma_x": kernel["sigma"], "sigma_y": kernel["sigma"], "theta": 0.0}
+    if kernel.keys() != {"sigma_x", "sigma_y", "theta"}:
         raise InputError(f"degradation is {degradation!r}, but needs either sigma, or sigma_x, sigma_y and theta")
-    sigma_x = degradation.get("sigma_x", degradation.get("sigma"))
-    sigma_y = degradation.get("sigma_y", degradation.get("sigma"))
-    theta, noise_sigma = degradation.get("theta", 0.0), degradation.get("noise_sigma", 0.0)
-    if min(sigma_x, sigma_y) <= 0 or noise_sigma < 0:
+    noise_sigma = float(degradation.get("noise_sigma", 0.0))
+    if min(kernel["sigma_x"], kernel["sigma_y"]) <= 0 or noise_sigma < 0:
         raise InputError(f"degradation is {degradation!r}, but kernel widths must be positive and noise not negative")
-    return dict(
-        sigma_x=float(sigma_x), sigma_y=float(sigma_y), theta=float(theta), noise_sigma=float(noise_sigma)
-    )
+    return {key: kernel[key] for key in ("sigma_x", "sigma_y", "theta")} | {"noise_sigma": noise_sigma}
 
 
 def benchmark_noise(name: str, degradation: dict[str, float], size: tuple[int, int, int]) -> Tensor | None:

@@ -12,6 +12,8 @@ from lightbsr_compat import InputError, nearest, require_basicsr
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _META_INFO_LINE = re.compile(r"(?P<name>.+?)(?: \((?P<height>\d+),(?P<width>\d+),\d+\)(?: \d+)?)?")
 
+_Entry = tuple[str, tuple[int, int] | None]  # name, and (height, width) where known
+
 
 def _stem(name: str) -> str:
     return os.path.splitext(os.path.basename(name))[0]
@@ -49,7 +51,8 @@ class HRImages:
                 raise InputError(f"dataroot_gt {dataroot!r} is no LMDB: it holds no data.mdb")
             meta_info_file = os.path.join(dataroot, "meta_info.txt")
         if meta_info_file is None:
-            entries = [(name, None) for name in os.listdir(dataroot) if name.lower().endswith(IMAGE_SUFFIXES)]
+            names = [name for name in os.listdir(dataroot) if name.lower().endswith(IMAGE_SUFFIXES)]
+            entries: list[_Entry] = [(name, None) for name in names]
         else:
             entries = self._read_meta_info(meta_info_file)
         if not entries:
@@ -60,13 +63,13 @@ class HRImages:
         self.sizes = [size for _, size in entries]
 
     @staticmethod
-    def _read_meta_info(path: str) -> list[tuple[str, tuple[int, int] | None]]:
+    def _read_meta_info(path: str) -> list[_Entry]:
         try:
             with open(path, encoding="utf-8") as file:
                 lines = [line.strip() for line in file if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"meta_info file {path!r} cannot be read: {error}") from None
-        entries = []
+        entries: list[_Entry] = []
         for line in lines:
             match = _META_INFO_LINE.fullmatch(line)
             assert match is not None  # every line has a name

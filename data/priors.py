@@ -33,7 +33,8 @@ def _cached_basis() -> Tensor:
 def kernel_basis() -> Tensor:
     """The 15 leading eigenvectors of the uncentred second moment of 5000 random anisotropic 21x21 kernels.
 
-    Their variances are l1 ~ U(0.1, 10.1), l2 ~ U(0.1, l1), their angle ~ U(0, pi); the seed is fixed. Used for ``iso`` too.
+    Their variances are l1 ~ U(0.1, 10.1), l2 ~ U(0.1, l1), their angle ~ U(0, pi); the seed is fixed. Used for
+    ``iso`` too.
 
     Returns:
         (441, 15) float32 with orthonormal columns; a kernel is flattened row by row.
@@ -41,9 +42,7 @@ def kernel_basis() -> Tensor:
     return _cached_basis().clone()
 
 
-def degradation_prior(
-    kernels: Tensor, noise_sigma: Tensor, *, basis: Tensor, setting: DegradationSetting
-) -> Tensor:
+def degradation_prior(kernels: Tensor, noise_sigma: Tensor, *, basis: Tensor, setting: DegradationSetting) -> Tensor:
     """What the teacher is told of the degradation: ``kernels @ basis``, then the noise level three times if any.
 
     Args:

@@ -39,7 +39,7 @@ class DegradationSetting:
 
     @property
     def num_prior_channels(self) -> int:
-        """Length P of the degradation prior: 15 kernel components, and the noise level three times where there is any."""
+        """Length P of the degradation prior: 15 kernel components, and the noise level three times if any."""
         return NUM_KERNEL_COMPONENTS + (NUM_NOISE_CHANNELS if self.has_noise else 0)
 
 

@@ -3,10 +3,16 @@
 import re
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lightbsr_compat import InputError
+from lightbsr_arch import build_from_state_dict
+from lightbsr_compat import InputError, load_weights_file
+from lightbsr_data import SETTINGS
+from lightbsr_data.settings import KERNEL_SIZE, NUM_KERNEL_COMPONENTS
+
+from .files import written_whole
 
 # (pattern of the released key, our key); the first that matches the whole key is used.
 _LIGHTBSR_SR_NETWORK = [
@@ -59,14 +65,14 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str | None:
 
 
 def convert_state_dict(
-    state_dict: Mapping[str, Tensor], *, kernel_basis: Tensor | None = None, setting: str = ""
+    state_dict: Mapping[str, Tensor], *, kernel_basis: Tensor | None = None
 ) -> tuple[str, dict[str, Tensor]]:
     """Rename a released LightBSR state dict, student or teacher, into ours.
 
     Args:
         state_dict: the released state dict, with or without ``module.`` before its keys.
         kernel_basis: (441, 15), for a teacher: the basis that it was trained with, which its state dict does not hold.
-        setting: for a teacher: name of its degradation setting, which its state dict does not hold.
+            Its setting is read off the number of its prior channels.
 
     Returns:
         The name of the network, and the state dict that loads into it strictly.
@@ -94,5 +100,64 @@ def convert_state_dict(
             raise InputError(f"the released {name} has a key that is not known here: {key!r}")
     if name == "LightBSRTeacher":
         converted["kernel_basis"] = torch.empty(0, 0) if kernel_basis is None else kernel_basis
+        num_prior = converted["query_estimator.0.weight"].shape[1] - 3
+        setting = next((s.name for s in SETTINGS.values() if s.num_prior_channels == num_prior), "")
         converted["setting_code"] = torch.tensor(list(setting.encode()), dtype=torch.uint8)
     return name, converted
+
+
+def load_kernel_basis(path: str) -> Tensor:
+    """Read a kernel basis from a ``.npy`` or PyTorch file: 441x15, or 15x441 as some released files have it.
+
+    Raises:
+        InputError: unreadable, or of another shape.
+    """
+    if path.endswith(".npy"):
+        try:
+            basis = torch.from_numpy(np.load(path, allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise InputError(f"kernel basis {path!r} cannot be read: {error}") from None
+    else:
+        basis = load_weights_file(path)
+    if not isinstance(basis, Tensor) or sorted(basis.shape) != [NUM_KERNEL_COMPONENTS, KERNEL_SIZE**2]:
+        shape = tuple(basis.shape) if isinstance(basis, Tensor) else type(basis).__name__
+        raise InputError(f"kernel basis {path!r} is {shape}, but must be {KERNEL_SIZE**2}x{NUM_KERNEL_COMPONENTS}")
+    return (basis if basis.shape[0] == KERNEL_SIZE**2 else basis.T).float().contiguous()
+
+
+def convert_file(source: str, target: str, *, kernel_basis_path: str | None = None) -> str:
+    """Convert a checkpoint of the released format into a ``.pth`` with BasicSR's ``params`` key.
+
+    Args:
+        source: the released checkpoint: a state dict, or one under ``params``, ``params_ema`` or ``state_dict``.
+        target: the file to write; replaced whole or not at all.
+        kernel_basis_path: for a teacher, the basis that it was trained with.
+
+    Returns:
+        A sentence that says what was recognised.
+
+    Raises:
+        InputError: nothing there that is known.
+    """
+    checkpoint = load_weights_file(source)
+    for key in ("params_ema", "params", "state_dict"):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+            break
+    if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
+        raise InputError(f"{source!r} holds no state dict")
+    basis = None if kernel_basis_path is None else load_kernel_basis(kernel_basis_path)
+    try:
+        name, converted = convert_state_dict(checkpoint, kernel_basis=basis)
+        network = build_from_state_dict(converted)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"{source!r} cannot be converted: {' '.join(str(error).split())[:300]}") from None
+    with written_whole(target) as temporary:
+        torch.save({"params": converted}, temporary)
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    sentence = f"{name}, x{network.upscale}, {parameters:,} trainable parameters: written to {target}"
+    if name == "LightBSRTeacher":
+        sentence += f"; setting {network.setting}"
+        if basis is None:
+            sentence += "; without --kernel-basis it can super-resolve, but no student can be trained from it"
+    return sentence

@@ -3,6 +3,7 @@
 Source: LightBSR (ICCV 2025), Sec. 3.2-3.3. The sizes are those of the released code, which give Table 3's GFLOPs.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ class IDREstimator(nn.Sequential):
         quarter, half = num_idr // 4, num_idr // 2
         widths = (num_in_ch, quarter, quarter, half, half, num_idr, num_idr)
         layers: list[nn.Module] = []
-        for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (n_in, n_out) in enumerate(pairwise(widths)):
             stride = 2 if i in (2, 4) else 1
             layers += [nn.Conv2d(n_in, n_out, 3, stride, 1), nn.BatchNorm2d(n_out), nn.LeakyReLU(0.1)]
         super().__init__(*layers)

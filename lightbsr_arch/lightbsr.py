@@ -51,9 +51,7 @@ class IDRModulation(nn.Module):
 class IDRAdaptationBlock(nn.Module):
     """IDR-AB: modulation by the IDR, GELU, then a ConvNeXt branch; the block's input is added at the end."""
 
-    def __init__(
-        self, *, num_feat: int, num_channel_idr: int, num_spatial_idr: int, layer_scale_init: float
-    ) -> None:
+    def __init__(self, *, num_feat: int, num_channel_idr: int, num_spatial_idr: int, layer_scale_init: float) -> None:
         super().__init__()
         self.modulation = IDRModulation(
             num_feat=num_feat, num_channel_idr=num_channel_idr, num_spatial_idr=num_spatial_idr

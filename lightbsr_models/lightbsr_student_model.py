@@ -41,6 +41,8 @@ def load_teacher(opt: dict[str, Any]) -> LightBSRTeacher:
     ours = dict(degradation=opt["datasets"]["train"]["degradation"], upscale=opt["network_g"].get("upscale", 4))
     theirs = dict(degradation=teacher.setting, upscale=teacher.upscale)
     check_same("the teacher", ours, theirs, path)
+    if not teacher.kernel_basis.numel():
+        raise InputError(f"the teacher in {path!r} has no kernel basis: convert it again with --kernel-basis FILE")
     return teacher.requires_grad_(False)
 
 

@@ -44,9 +44,7 @@ class LightBSRTeacherModel(TwoStageModel):
     def __init__(self, opt: dict[str, Any]) -> None:
         if opt["is_train"]:
             setting = get_setting(opt["datasets"]["train"]["degradation"])
-            stored = dict(
-                num_prior=setting.num_prior_channels, kernel_basis=kernel_basis(), setting=setting.name
-            )
+            stored = dict(num_prior=setting.num_prior_channels, kernel_basis=kernel_basis(), setting=setting.name)
         else:
             path = opt["path"].get("pretrain_network_g")
             if path is None:

@@ -1,0 +1,35 @@
+# make demo, make test and make lint do all the set-up on a fresh machine; a second run installs nothing.
+# Needs Python 3.10, 3.11 or 3.12 with venv; choose one with PYTHON=...
+
+VENV := .venv
+BIN := $(VENV)/bin
+SUITABLE = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
+	$$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/lightbsr demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# BasicSR's build imports torch: what it needs is installed first, and it is built without isolation, or else pip
+# would download torch a second time.
+$(VENV)/installed: setup.py pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 with venv found: install one, or name it with PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install torch torchvision numpy cython "setuptools>=80" wheel
+	$(BIN)/python -m pip install --no-build-isolation "basicsr>=1.4.2"
+	$(BIN)/python -m pip install --no-build-isolation --editable ".[demo,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,378 @@
+"""Find, read and check option files before BasicSR sees them.
+
+Everything that would fail later for a reason in the option file is found here, all of it at once.
+"""
+
+import copy
+import importlib.resources
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+
+from lightbsr_arch import network_options
+from lightbsr_compat import InputError, load_options, load_weights_file, nearest
+from lightbsr_data import BlindBenchmarkDataset, DegradationPriorDataset
+from lightbsr_models import LightBSRStudentModel, LightBSRTeacherModel
+from lightbsr_models.lightbsr_student_model import load_teacher
+from lightbsr_models.lightbsr_teacher_model import check_queue
+from lightbsr_models.two_stage_model import TwoStageModel, check_same, pick_state_dict
+
+
+def packaged_options() -> dict[str, str]:
+    """The packaged option files: name without suffix -> path."""
+    root = importlib.resources.files("lightbsr.options")
+    folders = [root / "train", root / "test"]
+    return {f.name.removesuffix(".yml"): str(f) for d in folders for f in d.iterdir() if f.name.endswith(".yml")}
+
+
+def find_option_file(name: str) -> str:
+    """The path of an option file: ``name`` itself where it exists, else the packaged file of that name.
+
+    Raises:
+        InputError: neither exists.
+    """
+    if os.path.isfile(name):
+        return name
+    packaged = packaged_options()
+    key = name.removesuffix(".yml")
+    if key not in packaged:
+        raise InputError(f"no such option file: {name!r}, and no packaged one of that name{nearest(key, packaged)}")
+    return packaged[key]
+
+
+# Options by section: type, and whether the section needs it. None as a value is "not given" everywhere (YAML's ~).
+_Spec = Mapping[str, tuple[Any, bool]]
+_NUMBER = (int, float)
+_TOP: _Spec = {
+    "name": (str, True),
+    "model_type": (str, True),
+    "scale": (int, True),
+    "num_gpu": ((int, str), True),
+    "manual_seed": (int, False),
+    "find_unused_parameters": (bool, False),
+    "datasets": (dict, True),
+    "path": (dict, True),
+    "network_g": (dict, True),
+    "train": (dict, False),
+    "val": (dict, False),
+    "logger": (dict, False),
+    "dist_params": (dict, False),
+}
+_PATH: _Spec = {
+    "pretrain_network_g": (str, False),
+    "pretrain_network_teacher": (str, False),
+    "param_key_g": (str, False),
+    "param_key_teacher": (str, False),
+    "strict_load_g": (bool, False),
+    "resume_state": (str, False),
+    "ignore_resume_networks": (list, False),
+}
+_TRAIN: _Spec = {
+    "total_iter": (int, True),
+    "idr_pretrain_iter": (int, False),
+    "warmup_iter": (int, False),
+    "ema_decay": (_NUMBER, False),
+    "optim_g": (dict, True),
+    "scheduler": (dict, True),
+    "pixel_opt": (dict, False),
+    "perceptual_opt": (dict, False),
+}
+_OPTIM: _Spec = {
+    "type": (str, True),
+    "lr": (_NUMBER, True),
+    "betas": (list, False),
+    "eps": (_NUMBER, False),
+    "weight_decay": (_NUMBER, False),
+    "amsgrad": (bool, False),
+}
+_SCHEDULERS: Mapping[str, _Spec] = {
+    "TwoStageCosine": {"type": (str, True), "warmup_iter": (int, True), "eta_min": (_NUMBER, True)},
+    "MultiStepLR": {
+        "type": (str, True),
+        "milestones": (list, True),
+        "gamma": (_NUMBER, False),
+        "restarts": (list, False),
+        "restart_weights": (list, False),
+    },
+    "CosineAnnealingRestartLR": {
+        "type": (str, True),
+        "periods": (list, True),
+        "restart_weights": (list, False),
+        "eta_min": (_NUMBER, False),
+    },
+}
+_SCHEDULERS = {**_SCHEDULERS, "MultiStepRestartLR": _SCHEDULERS["MultiStepLR"]}
+_VAL: _Spec = {
+    "val_freq": (int, False),
+    "save_img": (bool, True),
+    "suffix": (str, False),
+    "pbar": (bool, False),
+    "metrics": (dict, False),
+}
+_LOGGER: _Spec = {
+    "print_freq": (int, True),
+    "save_checkpoint_freq": (int, True),
+    "use_tb_logger": (bool, True),
+    "wandb": (dict, False),
+}
+_DIST: _Spec = {"backend": (str, False), "port": (int, False)}
+_DATASET: _Spec = {"name": (str, True), "type": (str, True), "dataroot_gt": (str, True), "io_backend": (dict, True)}
+_LOADER: _Spec = {
+    "batch_size_per_gpu": (int, True),
+    "num_worker_per_gpu": (int, True),
+    "dataset_enlarge_ratio": (_NUMBER, False),
+    "pin_memory": (bool, False),
+    "persistent_workers": (bool, False),
+    "prefetch_mode": (str, False),
+    "num_prefetch_queue": (int, False),
+}
+_OUR_DATASETS: Mapping[type, _Spec] = {
+    DegradationPriorDataset: {
+        "meta_info_file": (str, False),
+        "gt_size": (int, True),
+        "num_views": (int, True),
+        "degradation": (str, True),
+        "use_hflip": (bool, False),
+        "use_rot": (bool, False),
+    },
+    BlindBenchmarkDataset: {"meta_info_file": (str, False), "degradation": (dict, True)},
+}
+
+
+_TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "a section",
+    list: "a list",
+}
+
+
+def _type_name(types: Any) -> str:
+    if types == _NUMBER:
+        return "a number"
+    return " or ".join(_TYPE_NAMES[t] for t in (types if isinstance(types, tuple) else (types,)))
+
+
+def _fits(value: Any, types: Any) -> bool:
+    allowed = types if isinstance(types, tuple) else (types,)
+    return isinstance(value, allowed) and (not isinstance(value, bool) or bool in allowed)
+
+
+class _Findings(list[str]):
+    """Sentences about one option file."""
+
+    def section(self, where: str, options: Any, spec: _Spec, *, others: bool = False) -> bool:
+        """Check a section's names and types; returns whether it can be looked into further."""
+        if not isinstance(options, dict):
+            self.append(f"{where} is {options!r}, but must be a section")
+            return False
+        good = True
+        prefix = f"{where}: " if where else ""
+        for name, value in options.items():
+            if name not in spec:
+                if not others:
+                    self.append(f"{prefix}unknown option {name!r}{nearest(name, spec)}")
+                continue
+            if value is not None and not _fits(value, spec[name][0]):
+                self.append(f"{prefix}{name} is {value!r}, but must be {_type_name(spec[name][0])}")
+                good = False
+        for name, (_, required) in spec.items():
+            if required and options.get(name) is None:
+                self.append(f"{prefix}{name} is missing")
+                good = False
+        return good
+
+    def registered(self, where: str, options: Any, registry: Any, skip: tuple[str, ...] = (), extra: _Spec = {}) -> Any:  # noqa: B006
+        """Check a section whose ``type`` is a registered class or function against its signature; returns that."""
+        if not isinstance(options, dict) or not isinstance(options.get("type"), str):
+            self.append(f"{where}: type is missing")
+            return None
+        name = options["type"]
+        if name not in registry:
+            self.append(f"{where}: type is {name!r}{nearest(name, registry.keys())}")
+            return None
+        made = registry.get(name)
+        spec = {"type": (str, True), **extra, **_signature_spec(made, skip)}
+        return made if self.section(where, options, spec) else None
+
+    def attempt(self, check: Callable[[], Any]) -> Any:
+        """Run a check that raises InputError; the sentence becomes a finding."""
+        try:
+            return check()
+        except InputError as error:
+            self.append(str(error))
+            return None
+
+
+def _signature_spec(made: Any, skip: tuple[str, ...]) -> _Spec:
+    """Names, types and necessity of the options of a class or function, as its signature says."""
+    by_annotation = {int: int, float: _NUMBER, bool: bool, str: str}
+    everything = (int, float, str, bool, list, dict)
+    spec = {}
+    for name, parameter in inspect.signature(made).parameters.items():
+        if name in skip or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        types = by_annotation.get(parameter.annotation, everything)
+        spec[name] = (types, parameter.default is parameter.empty)
+    return spec
+
+
+# The teacher model gives the network these itself: they follow from the degradation.
+_NOT_IN_FILES = ("num_prior", "kernel_basis", "setting")
+
+
+def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str, Any]) -> None:
+    where = f"datasets: {phase}"
+    if not isinstance(dataset, dict) or not isinstance(dataset.get("type"), str):
+        findings.append(f"{where}: type is missing")
+        return
+    if dataset["type"] not in DATASET_REGISTRY:
+        findings.append(f"{where}: type is {dataset['type']!r}{nearest(dataset['type'], DATASET_REGISTRY.keys())}")
+        return
+    dataset_class = DATASET_REGISTRY.get(dataset["type"])
+    loader = _LOADER if phase == "train" else {name: (types, False) for name, (types, _) in _LOADER.items()}
+    if dataset_class not in _OUR_DATASETS:  # BasicSR's own check their options themselves
+        findings.section(where, dataset, {"name": (str, True), **loader}, others=True)
+        return
+    spec = {**_DATASET, **loader, **_OUR_DATASETS[dataset_class]}
+    good = findings.section(where, dataset, spec)
+    if good and findings.section(f"{where}: io_backend", dataset["io_backend"], {"type": (str, True)}):
+        prepared = {**copy.deepcopy(dataset), "scale": opt["scale"], "phase": phase.split("_")[0]}
+        prepared["dataroot_gt"] = os.path.expanduser(prepared["dataroot_gt"])
+        findings.attempt(lambda: dataset_class(prepared))
+
+
+def _check_weights(findings: _Findings, opt: dict[str, Any]) -> None:
+    """Whether the checkpoints that the file names exist and fit the network."""
+    path = opt["path"].get("pretrain_network_g")
+    if path is None:
+        return
+
+    def check() -> None:
+        state_dict = pick_state_dict(load_weights_file(path), path, opt["path"].get("param_key_g") or "params")
+        try:
+            network_class, stored = network_options(state_dict)
+        except ValueError as error:
+            raise InputError(f"pretrain_network_g {path!r}: {error}") from None
+        check_same("pretrain_network_g", {"type": opt["network_g"]["type"]}, {"type": network_class.__name__}, path)
+        defaults = {n: p.default for n, p in inspect.signature(network_class).parameters.items()}
+        ours = {**defaults, **opt["network_g"]}
+        check_same("pretrain_network_g", {n: ours[n] for n in stored if n not in _NOT_IN_FILES}, stored, path)
+
+    if opt["network_g"]["type"] in ("LightBSR", "LightBSRTeacher"):
+        findings.attempt(check)
+    elif not os.path.isfile(path):
+        findings.append(f"no such checkpoint file: {path!r}")
+
+
+def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
+    losses = {name: (dict, True) for name in getattr(model, "loss_options", ())}
+    if issubclass(model, TwoStageModel):
+        losses["pixel_opt"] = (dict, True)
+    train = opt.get("train")
+    if train is None:
+        findings.append("train is missing: a train option file needs this section")
+        return
+    if not findings.section("train", train, {**_TRAIN, **losses}, others=not issubclass(model, TwoStageModel)):
+        return
+    findings.section("train: optim_g", train["optim_g"], _OPTIM)
+    scheduler = train["scheduler"].get("type")
+    if scheduler not in _SCHEDULERS:
+        findings.append(f"train: scheduler: type is {scheduler!r}{nearest(str(scheduler), _SCHEDULERS)}")
+    else:
+        findings.section("train: scheduler", train["scheduler"], _SCHEDULERS[scheduler])
+    for name in [n for n in train if n.endswith("_opt") and train[n] is not None]:
+        findings.registered(f"train: {name}", train[name], LOSS_REGISTRY)
+    if (train.get("idr_pretrain_iter") or 0) > train["total_iter"]:
+        findings.append(f"train: idr_pretrain_iter is {train['idr_pretrain_iter']}, but must be at most total_iter")
+    if opt.get("logger") is None:
+        findings.append("logger is missing")
+    else:
+        findings.section("logger", opt["logger"], _LOGGER)
+    if opt.get("val") is not None and opt["val"].get("val_freq") is None:
+        findings.append("val: val_freq is missing")
+
+
+def check_options(opt: dict[str, Any], *, is_train: bool) -> list[str]:
+    """All that is wrong with the options of an option file, a sentence each; empty where nothing is.
+
+    Names and types of every section of ours are checked against what they build, then paths, datasets, checkpoints and
+    the arithmetic of batch and queue.
+    """
+    findings = _Findings()
+    networks = {name: (dict, False) for name in opt if str(name).startswith("network_")}
+    if not findings.section("", opt, {**networks, **_TOP}):
+        return findings
+    if opt["model_type"] not in MODEL_REGISTRY:
+        findings.append(f"model_type is {opt['model_type']!r}{nearest(opt['model_type'], MODEL_REGISTRY.keys())}")
+        return findings
+    if isinstance(opt["num_gpu"], str) and opt["num_gpu"] != "auto":
+        findings.append(f"num_gpu is {opt['num_gpu']!r}, but must be a whole number or auto")
+    if opt["scale"] not in (1, 2, 3, 4):
+        findings.append(f"scale is {opt['scale']}, but must be 2, 3 or 4")
+    model = MODEL_REGISTRY.get(opt["model_type"])
+    for name in networks:
+        network = findings.registered(name, opt[name], ARCH_REGISTRY, skip=_NOT_IN_FILES)
+        if network is not None and network.__module__.startswith("lightbsr"):
+            upscale = opt[name].get("upscale", 4)
+            if upscale != opt["scale"]:
+                findings.append(f"{name}: upscale is {upscale}, but scale is {opt['scale']}: they must be the same")
+    findings.section("path", opt["path"], _PATH, others=not issubclass(model, TwoStageModel))
+    if opt.get("val") is not None and findings.section("val", opt["val"], _VAL):
+        for name, metric in (opt["val"].get("metrics") or {}).items():
+            better: _Spec = {"better": (str, False)}
+            findings.registered(f"val: metrics: {name}", metric, METRIC_REGISTRY, skip=("img", "img2"), extra=better)
+        if not is_train and opt["val"]["save_img"] and "suffix" not in opt["val"]:
+            findings.append("val: suffix is missing (~ for none): save_img needs it")
+    if opt.get("dist_params") is not None:
+        findings.section("dist_params", opt["dist_params"], _DIST)
+    phases = ("train", "val") if is_train else ("test",)
+    for phase, dataset in opt["datasets"].items():
+        if str(phase).split("_")[0] not in phases:
+            findings.append(f"datasets: {phase!r} is none of {', '.join(phases)}, {phases[-1]}_1, ...")
+        else:
+            _check_dataset(findings, phase, dataset, opt)
+    if is_train and "train" not in opt["datasets"]:
+        findings.append("datasets: train is missing")
+    if is_train:
+        _check_train(findings, opt, model)
+    elif opt.get("val") is None:
+        findings.append("val is missing: a test option file needs this section")
+    if not findings:
+        _check_together(findings, opt, model, is_train=is_train)
+    return findings
+
+
+def _check_together(findings: _Findings, opt: dict[str, Any], model: Any, *, is_train: bool) -> None:
+    """What only makes sense once every section is right by itself."""
+    _check_weights(findings, opt)
+    if not is_train:
+        return
+    train_set = opt["datasets"]["train"]
+    if issubclass(model, LightBSRTeacherModel):
+        world_size = int(os.environ.get("WORLD_SIZE", 1))
+        queue_size = opt["network_g"].get("queue_size", 8192)
+        findings.attempt(lambda: check_queue(queue_size, train_set["batch_size_per_gpu"] * world_size))
+    if issubclass(model, LightBSRStudentModel):
+        findings.attempt(lambda: load_teacher(opt))
+    if issubclass(model, TwoStageModel) and train_set["type"] != "DegradationPriorDataset":
+        needed = "but this model_type needs DegradationPriorDataset"
+        findings.append(f"datasets: train: type is {train_set['type']!r}, {needed}")
+
+
+def load_checked_options(path: str, forced: list[str], *, is_train: bool) -> dict[str, Any]:
+    """Read an option file and check it.
+
+    Raises:
+        InputError: the findings, a line each, with the file's path.
+    """
+    options = load_options(path, forced)
+    findings = check_options(options, is_train=is_train)
+    if findings:
+        raise InputError("\n".join(f"{path}: {finding}" for finding in findings))
+    return options
