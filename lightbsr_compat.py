@@ -246,16 +246,17 @@ def _mend_ema() -> None:
     BaseModel.model_ema = model_ema
 
 
+def _worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+    worker_seed = torch.initial_seed() % 2**32
+    np.random.seed(worker_seed)
+    random.seed(worker_seed)
+
+
 def _mend_worker_seeds() -> None:
     # worker_init_fn gives numpy and random the same seeds in every epoch; torch's own worker seed differs.
     import basicsr.data
 
-    def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
-        worker_seed = torch.initial_seed() % 2**32
-        np.random.seed(worker_seed)
-        random.seed(worker_seed)
-
-    basicsr.data.worker_init_fn = worker_init_fn
+    basicsr.data.worker_init_fn = _worker_init_fn
 
 
 if has_basicsr():
