@@ -5,6 +5,7 @@ right. Nothing else in the project knows of BasicSR's faults. Where BasicSR is n
 Python 3.13 and newer) nothing is mended, and whoever needs it calls ``require_basicsr``.
 """
 
+import argparse
 import contextlib
 import difflib
 import importlib.util
@@ -92,7 +93,7 @@ def load_options(path: str | os.PathLike[str], forced: Iterable[str] = ()) -> di
             options = yaml.load(file, Loader=OptionLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"option file {path!r} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise InputError(f"option file {path!r} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(options, dict):
         raise InputError(f"option file {path!r} holds no options (a YAML mapping of names to values)")
@@ -106,7 +107,7 @@ def load_options(path: str | os.PathLike[str], forced: Iterable[str] = ()) -> di
             raise InputError(f"--force_yml {entry!r} is not SECTION:NAME=VALUE with a section of {path!r}")
         try:
             target[name] = yaml.load(value, Loader=OptionLoader)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise InputError(f"--force_yml {entry!r}: {value!r} is not a YAML value") from None
     return options
 
@@ -158,17 +159,11 @@ def _mend_option_parsing() -> None:
 
 
 def split_force_yml(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into what is not ``--force_yml`` and its entries."""
-    rest: list[str] = []
-    forced: list[str] = []
-    current = rest
-    for word in argv:
-        if word == "--force_yml":
-            current = forced
-        else:
-            current = rest if word.startswith("-") and current is forced else current
-            current.append(word)
-    return rest, forced
+    """Split a command line into what is not ``--force_yml`` and its entries, in any spelling that argparse takes."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--force_yml", nargs="+", action="extend", default=[])
+    known, rest = parser.parse_known_args(argv)
+    return rest, known.force_yml
 
 
 def _mend_resume_on_cpu() -> None:

@@ -19,7 +19,7 @@ from lightbsr_compat import InputError, nearest
 from .degradations import degrade
 from .images import HRImages
 from .kernels import gaussian_kernels, sample_degradation
-from .settings import get_setting
+from .settings import KERNEL_SIZE, get_setting
 
 
 def _images(opt: dict[str, Any]) -> HRImages:
@@ -62,6 +62,10 @@ class DegradationPriorDataset(Dataset):
         self.setting = get_setting(opt["degradation"])
         if self.gt_size < 1 or self.gt_size % opt["scale"]:
             raise InputError(f"gt_size is {self.gt_size}, but must be a positive multiple of the scale, {opt['scale']}")
+        if self.gt_size <= KERNEL_SIZE // 2:
+            raise InputError(
+                f"gt_size is {self.gt_size}, but must be above {KERNEL_SIZE // 2}: the blur mirrors that much"
+            )
         if self.num_views < 1:
             raise InputError(f"num_views is {self.num_views}, but must be at least 1")
         self.images = _images(opt)

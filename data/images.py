@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import cv2
+import lmdb
 import numpy as np
 
 from lightbsr_compat import InputError, nearest, require_basicsr
@@ -97,7 +98,7 @@ class HRImages:
             data = self._bytes(index)
             if data:
                 image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except (OSError, cv2.error) as error:
+        except (OSError, cv2.error, lmdb.Error, UnicodeEncodeError) as error:  # BasicSR's keys are ASCII
             raise InputError(f"image {path!r} cannot be read: {error}") from None
         if image is None:
             raise InputError(f"image {path!r} cannot be read: it is missing, empty or no image that OpenCV knows")

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -60,10 +61,10 @@ def _prepare(folder: Path, photographs: dict[str, np.ndarray]) -> None:
     )
 
 
-def _run(folder: Path, command: str, option_file: str) -> None:
+def _run(folder: Path, command: str, option_file: str, forced: Sequence[str] = ()) -> None:
     print(f"\n$ lightbsr {command} -opt {option_file}", flush=True)
-    words = [sys.executable, "-W", "ignore", "-m", "lightbsr", command, "-opt", option_file]
-    result = subprocess.run(words, cwd=folder)
+    words = [command, "-opt", option_file, *(["--force_yml", *forced] if forced else [])]
+    result = subprocess.run([sys.executable, "-W", "ignore", "-m", "lightbsr", *words], cwd=folder)
     if result.returncode:
         raise InputError(f"lightbsr {command} -opt {option_file} failed with exit status {result.returncode}")
 
@@ -123,8 +124,12 @@ def _compare(folder: Path) -> str:
     return "\n".join(rows)
 
 
-def demo(output: str) -> None:
+def demo(output: str, *, forced: Sequence[str] = ()) -> None:
     """Run the demo in a new folder ``output``: logs, checkpoints, results, table and pictures stay there.
+
+    Args:
+        output: the folder.
+        forced: ``--force_yml`` entries for both trainings, such as ``train:total_iter=10``.
 
     Raises:
         InputError: the folder exists and is not empty, a photograph is missing, or a step failed.
@@ -134,8 +139,8 @@ def demo(output: str) -> None:
         raise InputError(f"demo folder {output!r} exists and is not empty: remove it, or name another with -o")
     photographs = {file: _photograph(package, file) for package, file in (*_TRAINING, _HELD_OUT)}
     _prepare(folder, photographs)
-    _run(folder, "train", "lightbsr_teacher_x4_demo")
-    _run(folder, "train", "lightbsr_student_x4_demo")
+    _run(folder, "train", "lightbsr_teacher_x4_demo", forced)
+    _run(folder, "train", "lightbsr_student_x4_demo", forced)
     _run(folder, "test", "lightbsr_student_x4_demo_test")
     _run(folder, "test", "bicubic_x4_demo")
     table = _compare(folder)

@@ -79,6 +79,8 @@ class LightBSRTeacher(nn.Module):
             num_idr=num_idr,
             num_channel_idr=num_channel_idr,
         )
+        if num_prior < 0 or queue_size < 1:
+            raise ValueError(f"num_prior is {num_prior} and queue_size {queue_size}, but must be at least 0 and 1")
         self.upscale = upscale
         self.momentum = momentum
         self.query_estimator = IDREstimator(num_in_ch=3 + num_prior, num_idr=num_idr)

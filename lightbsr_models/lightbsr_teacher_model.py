@@ -15,7 +15,7 @@ from lightbsr_arch import LightBSRTeacher, network_options
 from lightbsr_compat import InputError, load_weights_file
 from lightbsr_data import degradation_prior, get_setting, kernel_basis
 
-from .two_stage_model import TwoStageModel, pick_state_dict
+from .two_stage_model import TwoStageModel, check_same, pick_state_dict
 
 
 def check_queue(queue_size: int, batch: int) -> None:
@@ -51,9 +51,10 @@ class LightBSRTeacherModel(TwoStageModel):
                 raise InputError("path pretrain_network_g is missing: testing a teacher needs its checkpoint")
             state_dict = pick_state_dict(load_weights_file(path), path, opt["path"].get("param_key_g", "params"))
             try:
-                options = network_options(state_dict)[1]
+                network_class, options = network_options(state_dict)
             except ValueError as error:
                 raise InputError(f"pretrain_network_g {path!r}: {error}") from None
+            check_same("pretrain_network_g", {"type": "LightBSRTeacher"}, {"type": network_class.__name__}, path)
             stored = {name: options[name] for name in ("num_prior", "kernel_basis", "setting", "queue_size")}
         super().__init__({**opt, "network_g": {**opt["network_g"], **stored}})
         self.setting = get_setting(self.net_g.setting)

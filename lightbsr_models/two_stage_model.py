@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightbsr_compat import InputError, nearest
 from lightbsr_data import ClassicDegradation
 
-from .schedules import TwoStageCosine
+from .schedules import two_stage_cosine
 
 
 class _Method(nn.Module):
@@ -73,7 +73,7 @@ class TwoStageModel(SRModel):
         if scheduler_opt.pop("type") != "TwoStageCosine":
             super().setup_schedulers()
             return
-        factor = TwoStageCosine(
+        factor = two_stage_cosine(
             pretrain_iter=self.pretrain_iter,
             warmup_iter=scheduler_opt["warmup_iter"],
             total_iter=int(train_opt["total_iter"]),

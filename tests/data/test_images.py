@@ -1,0 +1,125 @@
+"""Where HR images come from: folder, folder with meta_info, LMDB; and what is said of broken ones."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from lightbsr_compat import InputError
+from lightbsr_data.images import HRImages
+
+
+def write_meta_info(path, folder, sizes=True):
+    lines = []
+    for file in sorted(folder.iterdir(), reverse=True):
+        height, width = cv2.imread(str(file)).shape[:2]
+        lines.append(f"{file.name} ({height},{width},3)" if sizes else file.name)
+    path.write_text("\n".join(lines) + "\n\n")
+    return str(path)
+
+
+def test_three_sources_give_the_same_images_in_the_same_order(tmp_path, image_folder, image_lmdb):
+    folder = HRImages(str(image_folder))
+    listed = HRImages(str(image_folder), meta_info_file=write_meta_info(tmp_path / "meta.txt", image_folder))
+    packed = HRImages(str(image_lmdb), io_backend="lmdb")
+    assert folder.names == listed.names == packed.names == [f"photo_{i}" for i in range(6)]
+    assert len(folder) == 6
+    for i in range(6):
+        expected = cv2.imread(str(image_folder / f"photo_{i}.png"))[..., ::-1]  # RGB
+        for source in (folder, listed, packed):
+            assert np.array_equal(source.read(i), expected)
+
+
+def test_sizes_come_from_the_meta_info(tmp_path, image_folder, image_lmdb):
+    expected = [(48, 48), (52, 64), (70, 50), (49, 81), (64, 64), (57, 53)]
+    listed = HRImages(str(image_folder), meta_info_file=write_meta_info(tmp_path / "meta.txt", image_folder))
+    assert listed.sizes == expected
+    assert HRImages(str(image_lmdb), io_backend="lmdb").sizes == expected
+    assert HRImages(str(image_folder)).sizes == [None] * 6
+    plain = write_meta_info(tmp_path / "plain.txt", image_folder, sizes=False)
+    assert HRImages(str(image_folder), meta_info_file=plain).sizes == [None] * 6
+
+
+def test_names_with_spaces_and_sub_folders(tmp_path, photo):
+    (tmp_path / "sub").mkdir()
+    cv2.imwrite(str(tmp_path / "sub" / "my holiday (2).png"), photo(0, 8, 9))
+    (tmp_path / "meta.txt").write_text("sub/my holiday (2).png (8,9,3)\n")
+    images = HRImages(str(tmp_path), meta_info_file=str(tmp_path / "meta.txt"))
+    assert images.names == ["my holiday (2)"] and images.sizes == [(8, 9)]
+    assert images.read(0).shape == (8, 9, 3)
+
+
+def test_only_images_are_taken_from_a_folder(tmp_path, photo):
+    for name in ("b.JPG", "a.png", "c.bmp"):
+        cv2.imwrite(str(tmp_path / name), photo(0, 8, 8))
+    (tmp_path / "notes.txt").write_text("no image")
+    assert HRImages(str(tmp_path)).names == ["a", "b", "c"]
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path, photo):
+    cv2.imwrite(str(tmp_path / "a.png"), photo(0, 8, 9)[..., 0])
+    cv2.imwrite(str(tmp_path / "b.png"), np.dstack([photo(0, 8, 9), np.full((8, 9), 128, np.uint8)]))
+    images = HRImages(str(tmp_path))
+    grey = images.read(0)
+    assert grey.shape == images.read(1).shape == (8, 9, 3)
+    assert np.array_equal(grey[..., 0], photo(0, 8, 9)[..., 0]) and np.array_equal(grey[..., 0], grey[..., 2])
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere.*is no folder"):
+        HRImages(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="holds no image"):
+        HRImages(str(tmp_path))
+    (tmp_path / "meta.txt").write_text("\n")
+    with pytest.raises(InputError, match="holds no image"):
+        HRImages(str(tmp_path), meta_info_file=str(tmp_path / "meta.txt"))
+    with pytest.raises(InputError, match=r"gone\.txt"):
+        HRImages(str(tmp_path), meta_info_file=str(tmp_path / "gone.txt"))
+
+
+def test_unknown_backends_name_the_nearest(image_folder):
+    with pytest.raises(InputError, match=r"'lmbd'.*did you mean 'lmdb'"):
+        HRImages(str(image_folder), io_backend="lmbd")
+
+
+def test_what_is_no_lmdb_is_refused(tmp_path, image_folder, image_lmdb):
+    with pytest.raises(InputError, match="is no LMDB"):
+        HRImages(str(image_folder), io_backend="lmdb")
+    with pytest.raises(InputError, match="meta_info_file"):
+        HRImages(str(image_lmdb), io_backend="lmdb", meta_info_file="x.txt")
+    copy = tmp_path / "copy.lmdb"
+    shutil.copytree(image_lmdb, copy)
+    (copy / "meta_info.txt").unlink()
+    with pytest.raises(InputError, match="meta_info"):
+        HRImages(str(copy), io_backend="lmdb")
+
+
+def test_a_damaged_lmdb_is_refused(tmp_path, image_lmdb):
+    copy = tmp_path / "copy.lmdb"
+    shutil.copytree(image_lmdb, copy)
+    (copy / "data.mdb").write_bytes(b"this is no database" * 1000)
+    with pytest.raises(InputError, match=r"copy\.lmdb"):
+        HRImages(str(copy), io_backend="lmdb").read(0)
+
+
+@pytest.mark.parametrize("name", ["gone", "süß"])
+def test_an_entry_that_the_lmdb_lacks_is_named(tmp_path, image_lmdb, name):
+    copy = tmp_path / "copy.lmdb"
+    shutil.copytree(image_lmdb, copy)
+    (copy / "meta_info.txt").write_text(f"{name}.png (64,64,3) 1\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"copy\.lmdb/{name}' cannot be read"):
+        HRImages(str(copy), io_backend="lmdb").read(0)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n broken", b"hello"])
+def test_an_unreadable_image_is_named(tmp_path, content):
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.png.*cannot be read"):
+        HRImages(str(tmp_path)).read(0)
+
+
+def test_a_listed_image_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "meta.txt").write_text("gone.png (64,64,3)\n")
+    with pytest.raises(InputError, match=r"gone\.png.*cannot be read"):
+        HRImages(str(tmp_path), meta_info_file=str(tmp_path / "meta.txt")).read(0)

@@ -1,0 +1,53 @@
+"""Mean shift, tail and ConvNeXt branch: the layers that all networks share."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightbsr_arch.layers import ConvNeXtBranch, MeanShift, UpsampleTail
+
+
+def test_mean_shift_subtracts_and_adds_the_div2k_mean():
+    image = torch.rand(2, 3, 4, 5)
+    mean = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
+    torch.testing.assert_close(MeanShift(sign=-1)(image), image - mean)
+    torch.testing.assert_close(MeanShift(sign=1)(image), image + mean)
+
+
+def test_mean_shift_leaves_no_trace_in_the_state_dict():
+    assert not MeanShift(sign=1).state_dict()
+
+
+@pytest.mark.parametrize("upscale, widths", [(2, [256]), (3, [576]), (4, [256, 256])])
+def test_tail_has_one_sub_pixel_convolution_per_step(upscale, widths):
+    tail = UpsampleTail(num_feat=64, upscale=upscale)
+    convs = [m for m in tail.upsample if isinstance(m, torch.nn.Conv2d)]
+    assert [conv.out_channels for conv in convs] == widths
+    assert {conv.in_channels for conv in convs} == {64}
+
+
+@pytest.mark.parametrize("upscale", [0, 1, 5, 8, "4"])
+def test_tail_refuses_other_scales(upscale):
+    with pytest.raises(ValueError, match="upscale"):
+        UpsampleTail(num_feat=8, upscale=upscale)
+
+
+def test_convnext_branch_against_its_formula():
+    branch = ConvNeXtBranch(num_feat=6, layer_scale_init=1e-6)
+    with torch.no_grad():
+        for parameter in branch.parameters():
+            parameter.normal_()
+        branch.depthwise.bias.zero_()
+    x = 1e-4 * torch.randn(2, 6, 9, 8)  # so small that the LayerNorm's eps of 1e-6 counts
+    y = F.conv2d(x, branch.depthwise.weight, branch.depthwise.bias, padding=3, groups=6)
+    centred = y - y.mean(1, keepdim=True)
+    y = centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
+    y = y * branch.norm.weight.view(1, -1, 1, 1) + branch.norm.bias.view(1, -1, 1, 1)
+    # A linear layer over channels is a 1x1 convolution.
+    y = F.gelu(F.conv2d(y, branch.expand.weight[:, :, None, None], branch.expand.bias))
+    y = F.conv2d(y, branch.reduce.weight[:, :, None, None], branch.reduce.bias)
+    torch.testing.assert_close(branch(x), y * branch.layer_scale.view(1, -1, 1, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_layer_scale_starts_where_it_is_told():
+    assert (ConvNeXtBranch(num_feat=4, layer_scale_init=1e-6).layer_scale == 1e-6).all()

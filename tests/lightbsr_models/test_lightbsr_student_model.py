@@ -1,0 +1,195 @@
+"""The student's model: which teachers it takes, what it takes of them, and its losses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from basicsr.models import build_model
+
+from lightbsr_arch import LightBSR, LightBSRTeacher
+from lightbsr_compat import InputError
+from lightbsr_data import degradation_prior, get_setting, kernel_basis
+from lightbsr_models.lightbsr_student_model import start_from_teacher
+
+SIZES = dict(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6)
+
+
+def make_teacher(**options) -> LightBSRTeacher:
+    """A teacher of the students' sizes, with statistics that no constructor gives."""
+    defaults = dict(SIZES, num_prior=18, queue_size=8, kernel_basis=kernel_basis(), setting="aniso_noise")
+    teacher = LightBSRTeacher(**{**defaults, **options})
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+            module.num_batches_tracked.fill_(7)
+    return teacher
+
+
+@pytest.fixture
+def student_options(parsed_options, tmp_path):
+    """Options of a student whose teacher is ``make_teacher(**options)``."""
+
+    def options(**teacher_options):
+        path = tmp_path / "teacher.pth"
+        torch.save({"params": make_teacher(**teacher_options).state_dict()}, path)
+        opt = parsed_options("student")
+        opt["path"]["pretrain_network_teacher"] = str(path)
+        return opt
+
+    return options
+
+
+# --- what it takes of the teacher ---
+
+
+def test_student_starts_from_everything_but_the_first_convolution():
+    teacher, student = make_teacher(), LightBSR(**SIZES)
+    own = {name: value.clone() for name, value in student.state_dict().items()}
+    start_from_teacher(student, teacher)
+    theirs = teacher.state_dict()
+    for name, value in student.state_dict().items():
+        if name in ("estimator.0.weight", "estimator.0.bias"):
+            assert torch.equal(value, own[name])
+        else:
+            assert torch.equal(value, theirs[name.replace("estimator.", "query_estimator.", 1)]), name
+    assert student.estimator[1].num_batches_tracked == 7
+
+
+def test_a_new_run_starts_from_the_teacher(student_options):
+    options = student_options()
+    model = build_model(options)
+    teacher = torch.load(options["path"]["pretrain_network_teacher"], weights_only=True)["params"]
+    for network in (model.net_g, model.net_g_ema):
+        state = network.state_dict()
+        assert torch.equal(state["estimator.3.weight"], teacher["query_estimator.3.weight"])
+        assert torch.equal(state["estimator.1.running_mean"], teacher["query_estimator.1.running_mean"])
+        assert torch.equal(state["sr_network.head.weight"], teacher["sr_network.head.weight"])
+
+
+def test_a_run_with_weights_of_its_own_keeps_them(student_options, tmp_path):
+    student = LightBSR(**SIZES)
+    state = {name: value.clone() for name, value in student.state_dict().items()}
+    torch.save({"params": state}, tmp_path / "student.pth")
+    options = student_options()
+    options["path"]["pretrain_network_g"] = str(tmp_path / "student.pth")
+    model = build_model(options)
+    assert all(torch.equal(value, state[name]) for name, value in model.net_g.state_dict().items())
+
+
+def test_the_averaged_teacher_can_be_taken(student_options, tmp_path):
+    options = student_options()
+    teacher = make_teacher()
+    torch.save({"params": make_teacher().state_dict(), "params_ema": teacher.state_dict()}, tmp_path / "teacher.pth")
+    options["path"]["param_key_teacher"] = "params_ema"
+    model = build_model(options)
+    torch.testing.assert_close(model.teacher.state_dict(), teacher.state_dict())
+
+
+# --- which teachers it takes ---
+
+
+@pytest.mark.parametrize(
+    "teacher_options, message",
+    [
+        (dict(setting="iso", num_prior=15), "has degradation 'iso', but the option file says 'aniso_noise'"),
+        (dict(setting=""), "has degradation ''"),
+        (dict(upscale=2), "has upscale 2, but the option file says 4"),
+        (dict(num_feat=12), "give network_g the teacher's sizes"),
+        (dict(num_group=2), "give network_g the teacher's sizes"),
+        (dict(num_block=2), "give network_g the teacher's sizes"),
+        (dict(num_channel_idr=8), "give network_g the teacher's sizes"),
+        (dict(num_idr=32), "give network_g the teacher's sizes"),
+        (dict(kernel_basis=None), "has no kernel basis"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(student_options, teacher_options, message):
+    with pytest.raises(InputError, match=message):
+        build_model(student_options(**teacher_options))
+
+
+def test_a_larger_student_is_refused(student_options):
+    options = student_options()
+    options["network_g"]["num_group"] = 2
+    with pytest.raises(InputError, match=r"sr_network\.groups\.1.*give network_g the teacher's sizes"):
+        build_model(options)
+
+
+def test_a_student_without_a_teacher_is_refused(parsed_options):
+    with pytest.raises(InputError, match="pretrain_network_teacher is missing"):
+        build_model(parsed_options("student"))
+
+
+def test_a_teacher_that_is_not_there_is_refused(parsed_options):
+    options = parsed_options("student")
+    options["path"]["pretrain_network_teacher"] = "nowhere.pth"
+    with pytest.raises(InputError, match=r"no such checkpoint file: 'nowhere\.pth'"):
+        build_model(options)
+
+
+@pytest.mark.parametrize("content", ["student", "strange", "wrong key", "half a teacher"])
+def test_what_is_no_teacher_is_refused(student_options, tmp_path, content):
+    state = make_teacher().state_dict()
+    checkpoint, message = {
+        "student": ({"params": LightBSR(**SIZES).state_dict()}, "holds a LightBSR, not a LightBSRTeacher"),
+        "strange": ({"params": {"conv.weight": torch.zeros(1)}}, "conv.weight"),
+        "wrong key": ({"params_emma": state}, "holds no weights under 'params'"),
+        "half a teacher": ({"params": {k: v for k, v in state.items() if not k.startswith("key_")}}, "state_dict"),
+    }[content]
+    options = student_options()
+    torch.save(checkpoint, tmp_path / "teacher.pth")
+    with pytest.raises(InputError, match=message) as error:
+        build_model(options)
+    assert "teacher.pth" in str(error.value)
+
+
+# --- training ---
+
+
+def test_teacher_is_frozen_in_eval_mode(student_options, training_batch):
+    model = build_model(student_options())
+    before = {name: value.clone() for name, value in model.teacher.state_dict().items()}
+    for iteration in (1, 4):
+        model.feed_data(training_batch("student"))
+        model.optimize_parameters(iteration)
+    assert not any(module.training for module in model.teacher.modules())
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.teacher.state_dict().items())
+
+
+def test_what_is_not_needed_is_not_run(student_options, training_batch):
+    model, run = build_model(student_options()), []
+    for name, module in (
+        ("teacher's sr_network", model.teacher.sr_network),
+        ("teacher's key_estimator", model.teacher.key_estimator),
+        ("student's sr_network", model.net_g.sr_network),
+    ):
+        module.register_forward_hook(lambda m, x, y, name=name: run.append(name))
+    model.feed_data(training_batch("student"))
+    model.optimize_parameters(1)
+    assert run == []
+    model.optimize_parameters(4)
+    assert run == ["student's sr_network"]
+
+
+@pytest.mark.parametrize("iteration", [1, 4])
+def test_losses(student_options, training_batch, iteration):
+    """L2 of the spatial IDRs, KL (temperature 0.15) and a tenth of L1 of the channel IDRs; stage 2: 255 * L1 too."""
+    model, batch = build_model(student_options()), training_batch("student")
+    model.feed_data(batch)
+    setting, basis = get_setting("aniso_noise"), model.teacher.kernel_basis
+    prior = degradation_prior(batch["kernel"], batch["noise_sigma"], basis=basis, setting=setting)
+    with torch.no_grad():
+        teacher = model.teacher.estimate_idr(model.lq, prior)
+        sr, student = model.net_g.forward_with_idr(model.lq)  # in training mode, as the step runs it
+    p, q = (F.softmax(v / 0.15, dim=1) for v in (teacher.channel, student.channel))
+    expected = dict(
+        l_spatial=(student.spatial - teacher.spatial).square().mean(),
+        l_channel_kl=(p * (p / q).log()).sum(1).mean(),
+        l_channel_l1=0.1 * (student.channel - teacher.channel).abs().mean(),
+    )
+    if iteration > 3:
+        expected["l_pix"] = 255 * (sr - batch["gt"][:, 0].float() / 255).abs().mean()
+    model.optimize_parameters(iteration)
+    assert list(model.log_dict) == list(expected)
+    for name, value in expected.items():
+        assert model.log_dict[name] == pytest.approx(float(value), rel=1e-3, abs=1e-7), name
