@@ -13,8 +13,19 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     package_dir={"lightbsr_data": "data", "lightbsr.options": "options"},
-    packages=["lightbsr", "lightbsr.options", "lightbsr_arch", "lightbsr_data", "lightbsr_models"],
-    package_data={"lightbsr.options": ["train/*.yml", "test/*.yml"]},
+    packages=[
+        "lightbsr",
+        "lightbsr.benchmark",
+        "lightbsr.options",
+        "lightbsr_arch",
+        "lightbsr_data",
+        "lightbsr_models",
+    ],
+    package_data={
+        "lightbsr": ["protocols/*.yml", "papers/*.yml"],
+        "lightbsr.benchmark": ["report.html"],
+        "lightbsr.options": ["train/*.yml", "test/*.yml"],
+    },
     py_modules=["lightbsr_compat"],
     install_requires=[
         # BasicSR 1.4.2 cannot be built on Python 3.13 and newer (BasicSR#749).

@@ -5,12 +5,51 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import lightbsr
 from lightbsr_compat import InputError, require_basicsr
 
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+def _add_benchmark(commands: Any) -> None:
+    """Add ``lightbsr benchmark`` to the command line."""
+    command = commands.add_parser(
+        "benchmark",
+        help="score methods under a paper's test protocol",
+        description="Score bicubic interpolation, checkpoints and other tools' images under a test protocol, with the"
+        " papers' figures beside ours; write a table, CSV, JSON and an HTML report. A second run computes only what"
+        " is new.",
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="folder of the test sets, e.g. DIR/Set5/*.png")
+    command.add_argument(
+        "--protocol",
+        default="iso",
+        metavar="P",
+        help="iso (default), gaussian8, aniso9, aniso9_narrow, real or a file",
+    )
+    command.add_argument(
+        "--method",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a checkpoint, or a folder of finished images SET/SETTING/IMAGE.png; may be given again",
+    )
+    command.add_argument(
+        "--sets", nargs="+", metavar="NAME", help="sets (default: those of the protocol that are there)"
+    )
+    command.add_argument("--out", metavar="DIR", help="folder of the results (results/benchmark_PROTOCOL_xS)")
+    command.add_argument("--scale", type=int, choices=(2, 3, 4), help="needed without weights only (4)")
+    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    command.add_argument("--workers", type=int, default=1, metavar="N", help="processes that degrade images (1)")
+    command.add_argument(
+        "--speed-side",
+        type=int,
+        metavar="PIXELS",
+        help="side of the LR image that speed is measured with",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", help="the released checkpoint")
     command.add_argument("target", help="the .pth to write")
     command.add_argument("--kernel-basis", metavar="FILE", help="for a teacher: the 441x15 basis it was trained with")
+
+    _add_benchmark(commands)
 
     command = commands.add_parser(
         "demo",
@@ -88,6 +129,22 @@ def _dispatch(args: argparse.Namespace) -> int:
 
         print(convert_file(args.source, args.target, kernel_basis_path=args.kernel_basis))
         return 0
+    if args.command == "benchmark":
+        require_basicsr("lightbsr benchmark")
+        from .benchmark.command import benchmark
+
+        failed = benchmark(
+            args.data,
+            protocol=args.protocol,
+            methods=args.method,
+            sets=args.sets,
+            out=args.out,
+            scale=args.scale,
+            device=args.device,
+            workers=args.workers,
+            speed_side=args.speed_side,
+        )
+        return 1 if failed else 0
     from .demo import demo
 
     require_basicsr("lightbsr demo")

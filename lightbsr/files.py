@@ -1,9 +1,10 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and tell them apart by their contents."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lightbsr_compat import InputError
 
@@ -34,3 +35,20 @@ def written_whole(path: str) -> Iterator[str]:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
         raise
+
+
+def sha256_file(path: str) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_files(folder: str, names: Iterable[str]) -> str:
+    """SHA-256 of the names and contents of files in a folder, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\0{sha256_file(os.path.join(folder, name))}\0".encode())
+    return digest.hexdigest()

@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from lightbsr_arch import LightBSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, load_weights_file
 
+from .convert import convert_state_dict, recognise
+
 
 def load_network(path: str) -> nn.Module:
     """Build the network that a checkpoint belongs to; its sizes are read off the weights.
 
     Args:
-        path: a ``.pth`` of training (``params_ema`` is preferred to ``params``) or of ``lightbsr convert``.
+        path: a ``.pth`` of training (``params_ema`` is preferred to ``params``), of ``lightbsr convert``, or of the
+            papers' released format.
 
     Returns:
         The network in eval mode, on the CPU.
@@ -24,9 +27,12 @@ def load_network(path: str) -> nn.Module:
     """
     checkpoint = load_weights_file(path)
     if isinstance(checkpoint, dict):
-        checkpoint = checkpoint.get("params_ema", checkpoint.get("params", checkpoint))
+        nested = (checkpoint[key] for key in ("params_ema", "params", "state_dict") if key in checkpoint)
+        checkpoint = next(nested, checkpoint)
     if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
         raise InputError(f"{path!r} holds no weights")
+    if recognise({key.removeprefix("module."): value for key, value in checkpoint.items()}):
+        checkpoint = convert_state_dict(checkpoint)[1]
     try:
         network = build_from_state_dict(checkpoint)
     except (ValueError, RuntimeError) as error:
