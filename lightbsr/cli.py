@@ -52,6 +52,22 @@ def _add_benchmark(commands: Any) -> None:
     )
 
 
+def _add_idr(commands: Any) -> None:
+    """Add ``lightbsr idr`` to the command line."""
+    command = commands.add_parser(
+        "idr",
+        help="score how well a LightBSR network tells degradations apart",
+        description="Put several degradations on the same images and look at a network's representations of them:"
+        " t-SNE pictures and scores (silhouette, nearest neighbours, Davies-Bouldin, linear probes).",
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="folder of HR images")
+    command.add_argument("--weights", required=True, nargs="+", metavar="[NAME=]FILE", help="students' or teachers'")
+    command.add_argument("--protocol", default="idr_iso", metavar="P", help="idr_iso (default), idr_aniso_noise, ...")
+    command.add_argument("--out", metavar="DIR", help="folder of the results (results/idr_PROTOCOL_xS)")
+    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    command.add_argument("--images", type=int, default=100, metavar="N", help="use at most N images (100)")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightbsr", description="LightBSR for BasicSR: train, test and use light blind super-resolution networks."
@@ -88,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--kernel-basis", metavar="FILE", help="for a teacher: the 441x15 basis it was trained with")
 
     _add_benchmark(commands)
+    _add_idr(commands)
 
     command = commands.add_parser(
         "demo",
@@ -145,6 +162,12 @@ def _dispatch(args: argparse.Namespace) -> int:
             speed_side=args.speed_side,
         )
         return 1 if failed else 0
+    if args.command == "idr":
+        require_basicsr("lightbsr idr")
+        from .idr import idr
+
+        options = dict(protocol=args.protocol, out=args.out, device=args.device, limit=args.images)
+        return 1 if idr(args.data, weights=args.weights, **options) else 0
     from .demo import demo
 
     require_basicsr("lightbsr demo")

@@ -12,7 +12,7 @@ from lightbsr_compat import InputError, load_weights_file
 from .convert import convert_state_dict, recognise
 
 
-def load_network(path: str) -> nn.Module:
+def load_any_network(path: str) -> nn.Module:
     """Build the network that a checkpoint belongs to; its sizes are read off the weights.
 
     Args:
@@ -23,7 +23,7 @@ def load_network(path: str) -> nn.Module:
         The network in eval mode, on the CPU.
 
     Raises:
-        InputError: no file, no weights in it, or weights that need more than the LR image.
+        InputError: no file, or no weights in it that are known.
     """
     checkpoint = load_weights_file(path)
     if isinstance(checkpoint, dict):
@@ -34,9 +34,18 @@ def load_network(path: str) -> nn.Module:
     if recognise({key.removeprefix("module."): value for key, value in checkpoint.items()}):
         checkpoint = convert_state_dict(checkpoint)[1]
     try:
-        network = build_from_state_dict(checkpoint)
+        return build_from_state_dict(checkpoint)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path!r}: {' '.join(str(error).split())[:300]}") from None
+
+
+def load_network(path: str) -> nn.Module:
+    """As ``load_any_network``, for a network that needs the LR image alone.
+
+    Raises:
+        InputError: also where the weights are a teacher's.
+    """
+    network = load_any_network(path)
     if isinstance(network, LightBSRTeacher):
         raise InputError(f"{path!r} holds a teacher, which needs the degradation: give a student's weights")
     return network

@@ -53,7 +53,7 @@ def _about(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _check_out(out: str, protocol: Protocol, scale: int) -> None:
+def check_out(out: str, protocol: Protocol, scale: int) -> None:
     """Refuse a folder with the results of another protocol or scale, which would be overwritten."""
     path = os.path.join(out, "results.json")
     if not os.path.isfile(path):
@@ -63,7 +63,7 @@ def _check_out(out: str, protocol: Protocol, scale: int) -> None:
             before = json.load(file)
         found = (before["protocol"]["name"], before["scale"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path!r} is not a result of lightbsr benchmark: name another folder with --out") from None
+        raise InputError(f"{path!r} is not a result of lightbsr: name another folder with --out") from None
     if found != (protocol.name, scale):
         raise InputError(
             f"results folder {out!r} holds protocol {found[0]!r} at x{found[1]}, but this is {protocol.name!r} at"
@@ -71,7 +71,8 @@ def _check_out(out: str, protocol: Protocol, scale: int) -> None:
         )
 
 
-def _write(path: str, text: str) -> None:
+def write_text(path: str, text: str) -> None:
+    """Write a text file whole or not at all."""
     with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
 
@@ -129,7 +130,7 @@ def benchmark(
     settings = [setting.label for setting in the_protocol.settings(the_scale)]
     the_sets = find_sets(data, the_protocol, sets, the_scale)
     out = out or os.path.join("results", f"benchmark_{the_protocol.name}_x{the_scale}")
-    _check_out(out, the_protocol, the_scale)
+    check_out(out, the_protocol, the_scale)
     about = _about(the_device)
     store = CellStore(out)
     runner = CellRunner(the_protocol, the_scale, store, device=about["device"], workers=workers)
@@ -145,10 +146,10 @@ def benchmark(
         paper=paper_figures(the_protocol.name, the_scale),
         about=about,
     )
-    _write(os.path.join(out, "results.json"), json.dumps(to_json(results), indent=1, allow_nan=False) + "\n")
-    _write(os.path.join(out, "results.csv"), to_csv(results))
-    _write(os.path.join(out, "results.md"), to_markdown(results))
-    _write(os.path.join(out, "report.html"), to_html(results, the_sets, store))
+    write_text(os.path.join(out, "results.json"), json.dumps(to_json(results), indent=1, allow_nan=False) + "\n")
+    write_text(os.path.join(out, "results.csv"), to_csv(results))
+    write_text(os.path.join(out, "results.md"), to_markdown(results))
+    write_text(os.path.join(out, "report.html"), to_html(results, the_sets, store))
     print(f"{caption(results)}\n\n{markdown_table(*score_table(results))}\n")
     head, rows = cost_table(results)
     if rows:

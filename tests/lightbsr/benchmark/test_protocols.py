@@ -12,7 +12,8 @@ from lightbsr_compat import InputError
 
 
 def test_packaged_protocols():
-    assert sorted(packaged_protocols()) == ["aniso9", "aniso9_narrow", "gaussian8", "iso", "real"]
+    names = ["aniso9", "aniso9_narrow", "gaussian8", "idr_aniso_noise", "idr_iso", "iso", "real"]
+    assert sorted(packaged_protocols()) == names and all(load_protocol(name).name == name for name in names)
 
 
 def test_iso():
