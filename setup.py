@@ -24,7 +24,7 @@ setup(
     package_data={
         "lightbsr": ["protocols/*.yml", "papers/*.yml"],
         "lightbsr.benchmark": ["report.html"],
-        "lightbsr.options": ["train/*.yml", "test/*.yml"],
+        "lightbsr.options": ["train/*.yml", "test/*.yml", "ablation/*.yml"],
     },
     py_modules=["lightbsr_compat"],
     install_requires=[

@@ -20,7 +20,6 @@ from torch import nn
 from tqdm import tqdm
 
 from lightbsr_arch import LightBSR, LightBSRTeacher
-from lightbsr_arch.idr import join_prior
 from lightbsr_compat import InputError
 from lightbsr_data import degradation_prior, get_setting
 from lightbsr_data.datasets import parse_fixed_degradation
@@ -72,7 +71,7 @@ def represent(network: nn.Module, item: dict[str, Any], device: torch.device) ->
             basis=network.kernel_basis,
             setting=get_setting(network.setting),
         )
-        features = network.query_estimator(join_prior(lq, prior))
+        features = network.query_estimator(network.estimator_input(lq, prior))
     else:
         features = network.estimator(lq)  # type: ignore[operator]
     h, w = lq.shape[-2:]

@@ -24,7 +24,7 @@ from lightbsr_models.two_stage_model import TwoStageModel, check_same, pick_stat
 def packaged_options() -> dict[str, str]:
     """The packaged option files: name without suffix -> path."""
     root = importlib.resources.files("lightbsr.options")
-    folders = [root / "train", root / "test"]
+    folders = [root / "train", root / "test", root / "ablation"]
     return {f.name.removesuffix(".yml"): str(f) for d in folders for f in d.iterdir() if f.name.endswith(".yml")}
 
 
@@ -271,7 +271,9 @@ def _check_weights(findings: _Findings, opt: dict[str, Any]) -> None:
 
 
 def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
-    losses = {name: (dict, True) for name in getattr(model, "loss_options", ())}
+    said: Any = opt.get("train") or {}
+    optional = [name for name in getattr(model, "optional_losses", ()) if name in said]  # ~ says it, silence does not
+    losses = {name: (dict, name not in optional) for name in getattr(model, "loss_options", ())}
     if issubclass(model, TwoStageModel):
         losses["pixel_opt"] = (dict, True)
     train = opt.get("train")
@@ -290,6 +292,9 @@ def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
         findings.registered(f"train: {name}", train[name], LOSS_REGISTRY)
     if (train.get("idr_pretrain_iter") or 0) > train["total_iter"]:
         findings.append(f"train: idr_pretrain_iter is {train['idr_pretrain_iter']}, but must be at most total_iter")
+    if issubclass(model, LightBSRTeacherModel) and train["contrast_opt"] is None and train.get("idr_pretrain_iter"):
+        rule = "but must be 0 where contrast_opt is ~: stage 1 trains by contrast alone"
+        findings.append(f"train: idr_pretrain_iter is {train['idr_pretrain_iter']}, {rule}")
     if opt.get("logger") is None:
         findings.append("logger is missing")
     else:

@@ -94,6 +94,12 @@ class IDRCorrectionBlock(nn.Module):
         return IDR(idr.channel + self.channel_branch(idr.channel), idr.spatial + self.spatial_branch(idr.spatial))
 
 
+def fixed_uniform_noise(like: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1), the same for every tensor of these sizes: (B, C, h, w) -> (B, C, h, w)."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(like.shape[1:], generator=generator).to(like).expand_as(like)
+
+
 def stretch_prior(degradation_prior: Tensor, size: tuple[int, int]) -> Tensor:
     """Repeat a degradation prior over the image plane: (B, P), (h, w) -> (B, P, h, w)."""
     return degradation_prior[:, :, None, None].expand(-1, -1, *size)

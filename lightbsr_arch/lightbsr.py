@@ -9,52 +9,80 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .idr import IDR, IDRConverter, IDRCorrectionBlock, IDREstimator
+from .idr import IDR, IDRConverter, IDRCorrectionBlock, IDREstimator, fixed_uniform_noise
 from .layers import ConvNeXtBranch, MeanShift, UpsampleTail
 
 
 class IDRModulation(nn.Module):
     """Gate a quarter of the channels by the spatial IDR and the rest by the channel IDR.
 
-    The gated quarter then passes a 5x5 convolution (partial convolution, as in FasterNet).
+    The gated quarter then passes a 5x5 convolution (partial convolution, as in FasterNet). Either gate can be left out
+    (Table 2's ablations); its channels then pass as they are.
 
     Shape:
         (B, num_feat, h, w), IDR -> (B, num_feat, h, w)
     """
 
-    def __init__(self, *, num_feat: int, num_channel_idr: int, num_spatial_idr: int) -> None:
+    def __init__(
+        self,
+        *,
+        num_feat: int,
+        num_channel_idr: int,
+        num_spatial_idr: int,
+        spatial_modulation: bool = True,
+        channel_modulation: bool = True,
+    ) -> None:
         super().__init__()
         self.widths = (num_feat // 4, num_feat - num_feat // 4)  # 16 | 48
         n_spatial, n_channel = self.widths
-        self.spatial_gate = nn.Sequential(
-            nn.Conv2d(num_spatial_idr + n_spatial, n_spatial, 1, bias=False),
-            nn.GELU(),
-            nn.Conv2d(n_spatial, n_spatial, 3, padding=1, bias=False),
-            nn.Sigmoid(),
-        )
+        self.spatial_gate = self.channel_gate = None
+        if spatial_modulation:
+            self.spatial_gate = nn.Sequential(
+                nn.Conv2d(num_spatial_idr + n_spatial, n_spatial, 1, bias=False),
+                nn.GELU(),
+                nn.Conv2d(n_spatial, n_spatial, 3, padding=1, bias=False),
+                nn.Sigmoid(),
+            )
         self.partial_conv = nn.Conv2d(n_spatial, n_spatial, 5, padding=2, bias=False)
-        hidden = (n_channel + num_channel_idr) // 4
-        self.channel_gate = nn.Sequential(
-            nn.Linear(n_channel + num_channel_idr, hidden, bias=False),
-            nn.GELU(),
-            nn.Linear(hidden, n_channel, bias=False),
-            nn.Sigmoid(),
-        )
+        if channel_modulation:
+            hidden = (n_channel + num_channel_idr) // 4
+            self.channel_gate = nn.Sequential(
+                nn.Linear(n_channel + num_channel_idr, hidden, bias=False),
+                nn.GELU(),
+                nn.Linear(hidden, n_channel, bias=False),
+                nn.Sigmoid(),
+            )
 
     def forward(self, x: Tensor, idr: IDR) -> Tensor:
         part, rest = x.split(self.widths, dim=1)
-        part = part * self.spatial_gate(torch.cat([idr.spatial, part], dim=1))
-        gate = self.channel_gate(torch.cat([rest.mean((2, 3)), idr.channel], dim=1))  # (B, 48)
-        return torch.cat([self.partial_conv(part), rest * gate[:, :, None, None]], dim=1)
+        if self.spatial_gate is not None:
+            part = part * self.spatial_gate(torch.cat([idr.spatial, part], dim=1))
+        if self.channel_gate is not None:
+            gate = self.channel_gate(torch.cat([rest.mean((2, 3)), idr.channel], dim=1))  # (B, 48)
+            rest = rest * gate[:, :, None, None]
+        return torch.cat([self.partial_conv(part), rest], dim=1)
 
 
 class IDRAdaptationBlock(nn.Module):
     """IDR-AB: modulation by the IDR, GELU, then a ConvNeXt branch; the block's input is added at the end."""
 
-    def __init__(self, *, num_feat: int, num_channel_idr: int, num_spatial_idr: int, layer_scale_init: float) -> None:
+    def __init__(
+        self,
+        *,
+        num_feat: int,
+        num_channel_idr: int,
+        num_spatial_idr: int,
+        layer_scale_init: float,
+        spatial_modulation: bool = True,
+        channel_modulation: bool = True,
+    ) -> None:
         super().__init__()
         self.modulation = IDRModulation(
-            num_feat=num_feat, num_channel_idr=num_channel_idr, num_spatial_idr=num_spatial_idr
+            num_feat=num_feat,
+            num_channel_idr=num_channel_idr,
+            num_spatial_idr=num_spatial_idr,
+            spatial_modulation=spatial_modulation,
+            channel_modulation=channel_modulation,
         )
         self.act = nn.GELU()
         self.branch = ConvNeXtBranch(num_feat=num_feat, layer_scale_init=layer_scale_init)
@@ -70,16 +98,29 @@ class IDRAdaptationGroup(nn.Module):
     """
 
     def __init__(
-        self, *, num_feat: int, num_block: int, num_channel_idr: int, num_spatial_idr: int, layer_scale_init: float
+        self,
+        *,
+        num_feat: int,
+        num_block: int,
+        num_channel_idr: int,
+        num_spatial_idr: int,
+        layer_scale_init: float,
+        spatial_modulation: bool = True,
+        channel_modulation: bool = True,
+        idr_correction: bool = True,
     ) -> None:
         super().__init__()
-        self.correction = IDRCorrectionBlock(num_channel_idr=num_channel_idr, num_spatial_idr=num_spatial_idr)
+        self.correction: nn.Module = nn.Identity()
+        if idr_correction:
+            self.correction = IDRCorrectionBlock(num_channel_idr=num_channel_idr, num_spatial_idr=num_spatial_idr)
         self.blocks = nn.ModuleList(
             IDRAdaptationBlock(
                 num_feat=num_feat,
                 num_channel_idr=num_channel_idr,
                 num_spatial_idr=num_spatial_idr,
                 layer_scale_init=layer_scale_init,
+                spatial_modulation=spatial_modulation,
+                channel_modulation=channel_modulation,
             )
             for _ in range(num_block)
         )
@@ -112,6 +153,9 @@ class IDRGuidedSRNetwork(nn.Module):
         num_channel_idr: int,
         num_spatial_idr: int,
         layer_scale_init: float,
+        spatial_modulation: bool = True,
+        channel_modulation: bool = True,
+        idr_correction: bool = True,
     ) -> None:
         super().__init__()
         self.sub_mean = MeanShift(sign=-1)
@@ -123,6 +167,9 @@ class IDRGuidedSRNetwork(nn.Module):
                 num_channel_idr=num_channel_idr,
                 num_spatial_idr=num_spatial_idr,
                 layer_scale_init=layer_scale_init,
+                spatial_modulation=spatial_modulation,
+                channel_modulation=channel_modulation,
+                idr_correction=idr_correction,
             )
             for _ in range(num_group)
         )
@@ -168,6 +215,12 @@ class LightBSR(nn.Module):
         num_idr: channels of the estimator's output, a multiple of 16; the spatial IDR has a sixteenth of them.
         num_channel_idr: length of the channel IDR.
         layer_scale_init: first value of the layer scales.
+        spatial_modulation, channel_modulation: whether the blocks are gated by the spatial and by the channel IDR;
+            False is an ablation (Table 2).
+        idr_correction: whether the groups have IDR-CBs; False is an ablation (Table 2).
+        estimator_noise: an ablation (Table 2) that shows whether the SR network heeds the estimator at all: so much
+            uniform noise, [0, estimator_noise), is added to the estimator's output. The same noise for every image of
+            a size, in training as in testing; meant for test option files.
 
     The defaults are the paper's (x4: 3,259,947 trainable parameters; 205.93 GMACs at a 256x256 LR image).
 
@@ -185,6 +238,10 @@ class LightBSR(nn.Module):
         num_idr: int = 128,
         num_channel_idr: int = 48,
         layer_scale_init: float = 1e-6,
+        spatial_modulation: bool = True,
+        channel_modulation: bool = True,
+        idr_correction: bool = True,
+        estimator_noise: float = 0.0,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -195,6 +252,7 @@ class LightBSR(nn.Module):
             num_channel_idr=num_channel_idr,
         )
         self.upscale = upscale
+        self.estimator_noise = estimator_noise
         self.estimator = IDREstimator(num_in_ch=3, num_idr=num_idr)
         self.converter = IDRConverter(num_idr=num_idr, num_channel_idr=num_channel_idr)
         self.sr_network = IDRGuidedSRNetwork(
@@ -205,6 +263,9 @@ class LightBSR(nn.Module):
             num_channel_idr=num_channel_idr,
             num_spatial_idr=num_idr // 16,
             layer_scale_init=layer_scale_init,
+            spatial_modulation=spatial_modulation,
+            channel_modulation=channel_modulation,
+            idr_correction=idr_correction,
         )
 
     def forward(self, lq: Tensor) -> Tensor:
@@ -219,4 +280,7 @@ class LightBSR(nn.Module):
     def estimate_idr(self, lq: Tensor) -> IDR:
         """The IDR alone, at a fraction of the cost: (B, 3, h, w) -> channel (B, C), spatial (B, S, h, w)."""
         h, w = lq.shape[-2:]
-        return self.converter(self.estimator(lq), (h, w))
+        features = self.estimator(lq)
+        if self.estimator_noise:
+            features = features + self.estimator_noise * fixed_uniform_noise(features)
+        return self.converter(features, (h, w))

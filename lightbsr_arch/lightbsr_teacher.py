@@ -42,7 +42,10 @@ class LightBSRTeacher(nn.Module):
         kernel_basis: (kernel_size ** 2, K) basis that the blur kernels were projected on, kept as a buffer so that it
             travels with the weights; None leaves an empty one.
         setting: name of the degradation setting that the teacher is trained for, kept as a buffer for the same reason.
+        use_prior: whether the estimators see the prior; False is an ablation (Table 1) in which ``num_prior`` does not
+            matter and the prior that the methods are given is ignored.
         num_feat, num_group, num_block, upscale, num_idr, num_channel_idr, layer_scale_init: as in ``LightBSR``.
+        spatial_modulation, channel_modulation, idr_correction: as in ``LightBSR``.
         queue_size: keys in the queue.
         momentum: m of the key estimator's update, k <- m k + (1 - m) q.
 
@@ -61,6 +64,7 @@ class LightBSRTeacher(nn.Module):
         num_prior: int = 15,
         kernel_basis: Tensor | None = None,
         setting: str = "",
+        use_prior: bool = True,
         num_feat: int = 64,
         num_group: int = 8,
         num_block: int = 8,
@@ -68,6 +72,9 @@ class LightBSRTeacher(nn.Module):
         num_idr: int = 128,
         num_channel_idr: int = 48,
         layer_scale_init: float = 1e-6,
+        spatial_modulation: bool = True,
+        channel_modulation: bool = True,
+        idr_correction: bool = True,
         queue_size: int = 8192,
         momentum: float = 0.999,
     ) -> None:
@@ -83,9 +90,11 @@ class LightBSRTeacher(nn.Module):
             raise ValueError(f"num_prior is {num_prior} and queue_size {queue_size}, but must be at least 0 and 1")
         self.upscale = upscale
         self.momentum = momentum
-        self.query_estimator = IDREstimator(num_in_ch=3 + num_prior, num_idr=num_idr)
+        self.use_prior = use_prior
+        num_in_ch = 3 + num_prior if use_prior else 3
+        self.query_estimator = IDREstimator(num_in_ch=num_in_ch, num_idr=num_idr)
         self.query_projector = _projector(num_idr)
-        self.key_estimator = IDREstimator(num_in_ch=3 + num_prior, num_idr=num_idr)
+        self.key_estimator = IDREstimator(num_in_ch=num_in_ch, num_idr=num_idr)
         self.key_projector = _projector(num_idr)
         for query, key in self._query_key_parameters():
             key.data.copy_(query.data)
@@ -99,6 +108,9 @@ class LightBSRTeacher(nn.Module):
             num_channel_idr=num_channel_idr,
             num_spatial_idr=num_idr // 16,
             layer_scale_init=layer_scale_init,
+            spatial_modulation=spatial_modulation,
+            channel_modulation=channel_modulation,
+            idr_correction=idr_correction,
         )
         self.register_buffer("queue", F.normalize(torch.randn(num_idr, queue_size), dim=0))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
@@ -122,7 +134,11 @@ class LightBSRTeacher(nn.Module):
     def estimate_idr(self, lq: Tensor, degradation_prior: Tensor) -> IDR:
         """The IDR alone: what a student is distilled from."""
         h, w = lq.shape[-2:]
-        return self.converter(self.query_estimator(join_prior(lq, degradation_prior)), (h, w))
+        return self.converter(self.query_estimator(self.estimator_input(lq, degradation_prior)), (h, w))
+
+    def estimator_input(self, lq: Tensor, degradation_prior: Tensor) -> Tensor:
+        """What the estimators see: (B, 3, h, w), (B, P) -> (B, 3 + P, h, w), or the image alone without prior."""
+        return join_prior(lq, degradation_prior) if self.use_prior else lq
 
     def contrast(self, views: Tensor, degradation_prior: Tensor, *, super_resolve: bool) -> ContrastOutput:
         """Queries and keys of all views, and the SR image of view 0 if asked for.
@@ -135,7 +151,7 @@ class LightBSRTeacher(nn.Module):
             degradation_prior: (B, P), one per image.
             super_resolve: stage 2; stage 1 trains estimator and projector alone.
         """
-        inputs = [join_prior(view, degradation_prior) for view in views.unbind(1)]
+        inputs = [self.estimator_input(view, degradation_prior) for view in views.unbind(1)]
         with torch.no_grad():
             keys = [self._embed(self.key_projector, self.key_estimator(x)) for x in inputs]
         features = [self.query_estimator(x) for x in inputs]

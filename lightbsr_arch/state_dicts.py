@@ -43,11 +43,16 @@ def network_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], 
             upscale=_upscale(state_dict, "sr_network.tail."),
             num_idr=state_dict["converter.to_channel.0.weight"].shape[1],
             num_channel_idr=state_dict["converter.to_channel.0.weight"].shape[0],
+            spatial_modulation="sr_network.groups.0.blocks.0.modulation.spatial_gate.0.weight" in state_dict,
+            channel_modulation="sr_network.groups.0.blocks.0.modulation.channel_gate.0.weight" in state_dict,
+            idr_correction="sr_network.groups.0.correction.channel_branch.0.weight" in state_dict,
         )
         if "estimator.0.weight" in state_dict:
             return LightBSR, options
+        num_prior = state_dict["query_estimator.0.weight"].shape[1] - 3
         options.update(
-            num_prior=state_dict["query_estimator.0.weight"].shape[1] - 3,
+            num_prior=num_prior,
+            use_prior=num_prior > 0,
             queue_size=state_dict["queue"].shape[1],
             kernel_basis=state_dict["kernel_basis"],
             setting=bytes(state_dict["setting_code"].tolist()).decode(),

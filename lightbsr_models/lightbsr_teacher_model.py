@@ -34,10 +34,12 @@ class LightBSRTeacherModel(TwoStageModel):
     In training the degradation setting is ``datasets: train: degradation``; it decides the number of prior channels,
     and the network is given the kernel basis. In testing all three are read from the checkpoint.
 
-    Options of ``train``: ``idr_pretrain_iter``, ``contrast_opt`` (ContrastiveLoss), ``pixel_opt``.
+    Options of ``train``: ``idr_pretrain_iter``, ``contrast_opt`` (ContrastiveLoss), ``pixel_opt``. With
+    ``contrast_opt: ~`` (an ablation) there is no stage 1, and SR alone trains the estimator.
     """
 
     loss_options = ("contrast_opt",)
+    optional_losses = ("contrast_opt",)
     net_g: LightBSRTeacher
     net_g_ema: LightBSRTeacher
 
@@ -62,17 +64,20 @@ class LightBSRTeacherModel(TwoStageModel):
     def init_training_settings(self) -> None:
         dataset_opt = self.opt["datasets"]["train"]
         check_queue(self.net_g.queue.shape[1], dataset_opt["batch_size_per_gpu"] * self.opt["world_size"])
-        if dataset_opt["num_views"] < 2:
+        self.has_contrast = self.opt["train"]["contrast_opt"] is not None
+        if self.has_contrast and dataset_opt["num_views"] < 2:
             raise InputError(f"num_views is {dataset_opt['num_views']}, but contrast needs at least 2")
         super().init_training_settings()
 
     def stage_modules(self, stage: int) -> list[nn.Module]:
         network = self.net_g
+        if not self.has_contrast:
+            return [network.query_estimator, network.converter, network.sr_network]
         modules: list[nn.Module] = [network.query_estimator, network.query_projector]
         return modules if stage == 1 else [*modules, network.converter, network.sr_network]
 
     def stage_method(self, stage: int) -> str:
-        return "contrast"
+        return "contrast" if self.has_contrast else "forward"
 
     def feed_data(self, data: dict[str, Any]) -> None:
         super().feed_data(data)
@@ -84,6 +89,9 @@ class LightBSRTeacherModel(TwoStageModel):
 
     def stage_losses(self, stage: int) -> "OrderedDict[str, Tensor]":
         network, losses = self.net_g, OrderedDict()
+        if not self.has_contrast:
+            losses["l_pix"] = self.cri_pix(self.step_network(self.lq[:, 0], self.prior), self.gt)
+            return losses
         network.update_key_estimator()
         output = self.step_network(self.lq, self.prior, super_resolve=stage == 2)
         losses["l_contrast"] = self.losses["contrast_opt"](output.queries, output.keys, network.queue.clone())

@@ -36,9 +36,11 @@ class TwoStageModel(SRModel):
 
     Class attributes:
         loss_options: names of the ``train`` options that hold a loss each.
+        optional_losses: those of them that an ablation may do without, saying so with ``~``.
     """
 
     loss_options: tuple[str, ...] = ()
+    optional_losses: tuple[str, ...] = ()
     net_g: nn.Module
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -58,7 +60,8 @@ class TwoStageModel(SRModel):
         train_opt = self.opt["train"]
         self.pretrain_iter: int = train_opt.get("idr_pretrain_iter", 0)
         self.degradation = ClassicDegradation(scale=self.opt["scale"])
-        self.losses = {name: build_loss(train_opt[name]).to(self.device) for name in self.loss_options}
+        given = [name for name in self.loss_options if train_opt[name] is not None]
+        self.losses = {name: build_loss(train_opt[name]).to(self.device) for name in given}
         super().init_training_settings()
 
     def setup_optimizers(self) -> None:
