@@ -110,6 +110,7 @@ _VAL: _Spec = {
     "save_img": (bool, True),
     "suffix": (str, False),
     "pbar": (bool, False),
+    "tile": (int, False),
     "metrics": (dict, False),
 }
 _LOGGER: _Spec = {

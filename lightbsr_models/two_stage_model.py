@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
-from basicsr.models.sr_model import SRModel
 from torch import Tensor, nn
 
 from lightbsr_compat import InputError, nearest
 from lightbsr_data import ClassicDegradation
 
 from .schedules import two_stage_cosine
+from .validation import ShardedValidation
 
 
 class _Method(nn.Module):
@@ -31,7 +31,7 @@ class _Method(nn.Module):
         return getattr(self.network, self.method)(*args, **kwargs)
 
 
-class TwoStageModel(SRModel):
+class TwoStageModel(ShardedValidation):
     """Base of the models; a subclass says what each stage trains and what its losses are.
 
     Class attributes:

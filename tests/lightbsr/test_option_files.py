@@ -26,7 +26,8 @@ ABSENT = ("is no folder", "no such checkpoint file", "is no LMDB", "meta_info")
 def test_packaged_option_files_lack_nothing_but_data(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = packaged_options()[name]
-    findings = check_options(load_options(path), is_train="/train/" in path)
+    options = load_options(path)
+    findings = check_options(options, is_train="train" in options)
     assert [f for f in findings if not any(reason in f for reason in ABSENT)] == []
     assert load_options(path)["name"] in (name, name.removesuffix("_test"))
 

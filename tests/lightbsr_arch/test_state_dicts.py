@@ -48,12 +48,13 @@ def test_teacher_round_trip_with_setting_and_basis(upscale):
 
 
 def test_options_are_read_off_the_shapes():
-    options = dict(ODD, upscale=3)
+    whole = dict(spatial_modulation=True, channel_modulation=True, idr_correction=True)
+    options = dict(ODD, **whole, upscale=3)
     assert network_options(LightBSR(**options).state_dict()) == (LightBSR, options)
     state_dict = LightBSRTeacher(**options, num_prior=18, queue_size=10, setting="iso").state_dict()
     network, found = network_options(state_dict)
     assert network is LightBSRTeacher and found.pop("kernel_basis").numel() == 0
-    assert found == dict(options, num_prior=18, queue_size=10, setting="iso")
+    assert found == dict(options, num_prior=18, use_prior=True, queue_size=10, setting="iso")
 
 
 def test_an_unnamed_teacher_stays_unnamed():
