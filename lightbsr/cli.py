@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightbsr
@@ -12,6 +12,18 @@ from lightbsr_compat import InputError, require_basicsr
 
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    """The type of a command-line option that is a whole number."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is less than {minimum}")
+        return value
+
+    return number
 
 
 def _add_benchmark(commands: Any) -> None:
@@ -43,10 +55,10 @@ def _add_benchmark(commands: Any) -> None:
     command.add_argument("--out", metavar="DIR", help="folder of the results (results/benchmark_PROTOCOL_xS)")
     command.add_argument("--scale", type=int, choices=(2, 3, 4), help="needed without weights only (4)")
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
-    command.add_argument("--workers", type=int, default=1, metavar="N", help="processes that degrade images (1)")
+    command.add_argument("--workers", type=_at_least(0), default=1, metavar="N", help="processes that degrade (1)")
     command.add_argument(
         "--speed-side",
-        type=int,
+        type=_at_least(1),
         metavar="PIXELS",
         help="side of the LR image that speed is measured with",
     )
@@ -65,7 +77,7 @@ def _add_idr(commands: Any) -> None:
     command.add_argument("--protocol", default="idr_iso", metavar="P", help="idr_iso (default), idr_aniso_noise, ...")
     command.add_argument("--out", metavar="DIR", help="folder of the results (results/idr_PROTOCOL_xS)")
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
-    command.add_argument("--images", type=int, default=100, metavar="N", help="use at most N images (100)")
+    command.add_argument("--images", type=_at_least(1), default=100, metavar="N", help="use at most N images (100)")
 
 
 def _parser() -> argparse.ArgumentParser:

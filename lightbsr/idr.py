@@ -115,6 +115,8 @@ def _load(entry: str) -> tuple[str, str, nn.Module]:
     name, equals, path = entry.partition("=")
     if not equals or os.path.isfile(entry):
         name, path = os.path.splitext(os.path.basename(entry))[0], entry
+    if os.path.basename(name) != name or not name:
+        raise InputError(f"--weights {entry!r}: the name {name!r} becomes part of a file's name: give another")
     network = load_any_network(path)
     if not isinstance(network, (LightBSR, LightBSRTeacher)):
         raise InputError(f"{path!r} holds a {type(network).__name__}, which has no IDR of LightBSR's kind")

@@ -7,7 +7,7 @@ from html import escape
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_WIDTH, _PLOT_HEIGHT, _LEFT, _RIGHT, _TOP = 420, 200, 48, 12, 14
+_WIDTH, _WIDE, _PLOT_HEIGHT, _LEFT, _RIGHT, _TOP = 420, 860, 200, 48, 12, 14
 
 
 @dataclass
@@ -43,8 +43,10 @@ def line_plot(title: str, places: Sequence[float], labels: Sequence[str], lines:
         lines: with a value for each place.
     """
     crowded = len(places) > 8  # the labels are turned and need more room
+    width = _WIDE if crowded else _WIDTH
+    margin = _LEFT + 60 if crowded else _LEFT
     bottom = _TOP + _PLOT_HEIGHT
-    height = bottom + (80 if crowded else 24)
+    height = bottom + (110 if crowded else 24)
     values = [v for line in lines for v in line.values if v is not None and math.isfinite(v)]
     if not values:
         return ""
@@ -54,15 +56,16 @@ def line_plot(title: str, places: Sequence[float], labels: Sequence[str], lines:
 
     def x(place: float) -> float:
         share = (place - left) / (right - left) if right > left else 0.5
-        return _LEFT + 10 + share * (_WIDTH - _LEFT - _RIGHT - 20)
+        return margin + 10 + share * (width - margin - _RIGHT - 20)
 
     def y(value: float) -> float:
         return bottom - (value - ticks[0]) / (ticks[-1] - ticks[0]) * _PLOT_HEIGHT
 
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">']
+    kind = ' class="wide"' if crowded else ""
+    parts = [f'<svg viewBox="0 0 {width} {height}"{kind} role="img" aria-label="{escape(title)}">']
     for tick in ticks:
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<line class="grid" x1="{margin}" x2="{width - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text x="{margin - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for place, label in zip(places, labels, strict=True):
         base = bottom + 16
         turn = f' text-anchor="end" transform="rotate(-40 {x(place):.1f} {base})"' if crowded else ""

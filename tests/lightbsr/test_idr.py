@@ -110,6 +110,7 @@ def test_refusals(images, tmp_path, capsys):
     for words, sentence in (
         (["--weights", student, other], "scales are [2, 4], but must be the same"),
         (["--weights", student, student], "are not all different"),
+        (["--weights", f"../x={student}"], "becomes part of a file's name"),
         (["--weights", bare], "has no kernel basis"),
         (["--weights", student, "--protocol", "real"], "has no degradations"),
         (["--weights", student, "--images", "3"], "there are 3 images"),
@@ -118,3 +119,9 @@ def test_refusals(images, tmp_path, capsys):
         assert sentence in capsys.readouterr().err
     assert main(["idr", "--data", "nowhere", "--weights", student, "--device", "cpu"]) == 2
     assert "'nowhere' is no folder of images" in capsys.readouterr().err
+
+
+def test_numbers_on_the_command_line_are_checked(capsys):
+    with pytest.raises(SystemExit):
+        main(["idr", "--data", "x", "--weights", "y", "--images", "0"])
+    assert "argument --images: 0 is less than 1" in capsys.readouterr().err
