@@ -6,6 +6,7 @@ Importing it registers the datasets in BasicSR; where BasicSR is not installed, 
 from lightbsr_compat import has_basicsr
 
 from .degradations import ClassicDegradation, bicubic_downsample, blur, degrade, to_8_bit
+from .degraders import ClassicDegrader, TrainingBatch, build_degrader
 from .kernels import DegradationParameters, gaussian_kernels, sample_degradation
 from .priors import degradation_prior, kernel_basis
 from .settings import SETTINGS, DegradationSetting, get_setting
@@ -13,10 +14,13 @@ from .settings import SETTINGS, DegradationSetting, get_setting
 __all__ = [
     "SETTINGS",
     "ClassicDegradation",
+    "ClassicDegrader",
     "DegradationParameters",
     "DegradationSetting",
+    "TrainingBatch",
     "bicubic_downsample",
     "blur",
+    "build_degrader",
     "degradation_prior",
     "degrade",
     "gaussian_kernels",
