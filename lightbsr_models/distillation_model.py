@@ -127,5 +127,5 @@ class DistillationModel(TwoStageModel):
         output = self.step_network(self.lq)
         losses = self.distillation_losses(output if stage == 1 else output.idr, self.teacher_idr)
         if stage == 2:
-            losses["l_pix"] = self.cri_pix(output.sr, self.gt)
+            losses["l_pix"] = self.pixel_loss(output.sr)
         return losses

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightbsr_arch import KDSR, KDSRTeacher
 from lightbsr_compat import InputError
 
+from .adversarial_model import AdversarialModel
 from .distillation_model import DistillationModel
 from .teacher_model import TeacherModel
 
@@ -39,7 +40,7 @@ class KDSRTeacherModel(TeacherModel):
         return "forward"
 
     def stage_losses(self, stage: int) -> "OrderedDict[str, Tensor]":
-        return OrderedDict(l_pix=self.cri_pix(self.step_network(self.lq, self.gt), self.gt))
+        return OrderedDict(l_pix=self.pixel_loss(self.step_network(self.lq, self.gt)))
 
 
 @MODEL_REGISTRY.register()
@@ -61,3 +62,8 @@ class KDSRStudentModel(DistillationModel):
 
     def distillation_losses(self, student: Tensor, teacher: Tensor) -> "OrderedDict[str, Tensor]":
         return OrderedDict(l_kl=self.losses["kl_opt"](student, teacher))
+
+
+@MODEL_REGISTRY.register()
+class KDSRGANModel(AdversarialModel, KDSRStudentModel):
+    """KDSR-GAN: the student's losses, a perceptual one and a discriminator's (Sec. 4.3)."""

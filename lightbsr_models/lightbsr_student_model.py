@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightbsr_arch import IDR, LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError
 
+from .adversarial_model import AdversarialModel
 from .distillation_model import DistillationModel
 
 
@@ -49,3 +50,8 @@ class LightBSRStudentModel(DistillationModel):
         losses["l_channel_kl"] = self.losses["channel_kl_opt"](student.channel, teacher.channel)
         losses["l_channel_l1"] = self.losses["channel_l1_opt"](student.channel, teacher.channel)
         return losses
+
+
+@MODEL_REGISTRY.register()
+class LightBSRGANModel(AdversarialModel, LightBSRStudentModel):
+    """LightBSR in the real-world setting, as KDSR-GAN is trained: its authors released none."""

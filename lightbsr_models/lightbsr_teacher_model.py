@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightbsr_arch import LightBSRTeacher
 from lightbsr_compat import InputError
-from lightbsr_data import build_degrader, degradation_prior, get_setting, kernel_basis
+from lightbsr_data import benchmark_prior, build_degrader, kernel_basis
 
 from .teacher_model import TeacherModel
 
@@ -52,8 +52,9 @@ class LightBSRTeacherModel(TeacherModel):
     def init_training_settings(self) -> None:
         dataset_opt = self.opt["datasets"]["train"]
         check_queue(self.net_g.queue.shape[1], dataset_opt["batch_size_per_gpu"] * self.opt["world_size"])
-        if dataset_opt["num_views"] < 2:
-            raise InputError(f"num_views is {dataset_opt['num_views']}, but contrast needs at least 2")
+        num_views = dataset_opt.get("num_views", 1)
+        if num_views < 2:
+            raise InputError(f"num_views is {num_views}, but contrast needs at least 2")
         super().init_training_settings()
 
     def stage_modules(self, stage: int) -> list[nn.Module]:
@@ -70,12 +71,8 @@ class LightBSRTeacherModel(TeacherModel):
     def feed_data(self, data: dict[str, Any]) -> None:
         super().feed_data(data)
         if "lq" in data:
-            self.prior = degradation_prior(
-                data["kernel"].to(self.device),
-                data["noise_sigma"].to(self.device),
-                basis=self.kernel_basis(),
-                setting=get_setting(self.net_g.setting),
-            )
+            kernel, noise_sigma = data["kernel"].to(self.device), data["noise_sigma"].to(self.device)
+            self.prior = benchmark_prior(self.net_g.setting, kernel, noise_sigma, basis=self.kernel_basis())
 
     def stage_losses(self, stage: int) -> "OrderedDict[str, Tensor]":
         network, losses = self.net_g, OrderedDict()
@@ -84,5 +81,5 @@ class LightBSRTeacherModel(TeacherModel):
         losses["l_contrast"] = self.losses["contrast_opt"](output.queries, output.keys, network.queue.clone())
         network.enqueue(output.keys[:, 0])
         if stage == 2:
-            losses["l_pix"] = self.cri_pix(output.sr, self.gt)
+            losses["l_pix"] = self.pixel_loss(output.sr)
         return losses
