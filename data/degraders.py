@@ -167,7 +167,7 @@ def build_degrader(opt: dict[str, Any]) -> Degrader:
         InputError: no such setting, a dataset that does not go with it, or options that are out of their range.
     """
     dataset_opt = opt["datasets"]["train"]
-    name, dataset = dataset_opt.get("degradation"), dataset_opt["type"]
+    name, dataset = dataset_opt.get("degradation"), dataset_opt["type"].removesuffix("_basicsr")
     known = {**dict.fromkeys(SETTINGS, "DegradationPriorDataset"), REAL_WORLD: "RealESRGANDataset"}
     if name not in known:
         raise InputError(f"degradation is {name!r}, but must be the name of a setting{nearest(str(name), known)}")

@@ -68,11 +68,11 @@ class OrderRanges:
                 object.__setattr__(self, name, tuple(value))
         if not 0 < self.resize_range[0] <= 1 <= self.resize_range[1]:
             raise InputError(
-                f"second_order resize_range is {self.resize_range!r}, but must reach from below to above 1"
+                f"second_order resize_range is {list(self.resize_range)}, but must reach from below to above 1"
             )
         # At quality 100 BasicSR's JPEG divides by zero.
         if not 1 <= self.jpeg_range[0] <= self.jpeg_range[1] <= 99:
-            raise InputError(f"second_order jpeg_range is {self.jpeg_range!r}, but a JPEG quality lies in [1, 99]")
+            raise InputError(f"second_order jpeg_range is {list(self.jpeg_range)}, but a JPEG quality lies in [1, 99]")
 
 
 # Real-ESRGAN's published option files.

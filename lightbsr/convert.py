@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightbsr_arch import build_from_state_dict
 from lightbsr_compat import InputError, load_weights_file, nearest
-from lightbsr_data import SETTINGS
+from lightbsr_data import REAL_WORLD, SETTINGS
 from lightbsr_data.settings import KERNEL_SIZE, NUM_KERNEL_COMPONENTS
 
 from .files import written_whole
@@ -173,8 +173,9 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
     if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
         raise InputError(f"{source!r} holds no state dict")
     basis = None if kernel_basis_path is None else load_kernel_basis(kernel_basis_path)
-    if setting is not None and setting not in SETTINGS:
-        raise InputError(f"setting is {setting!r}, but must be the name of one{nearest(setting, SETTINGS)}")
+    known = (*SETTINGS, REAL_WORLD)
+    if setting is not None and setting not in known:
+        raise InputError(f"setting is {setting!r}, but must be the name of one{nearest(setting, known)}")
     try:
         name, converted = convert_state_dict(checkpoint, kernel_basis=basis, setting=setting or "")
         network = build_from_state_dict(converted)

@@ -17,51 +17,23 @@ from lightbsr_compat import InputError, load_weights_file
 from .two_stage_model import TwoStageModel, check_same, pick_state_dict
 
 
-def load_teacher(opt: dict[str, Any], teacher_class: type[nn.Module]) -> Any:
-    """The teacher that the option file names, frozen, in eval mode, and checked against it.
-
-    Raises:
-        InputError: no checkpoint named, none there, or it does not fit: of another class, setting or scale.
-    """
-    path = opt["path"].get("pretrain_network_teacher")
-    if path is None:
-        raise InputError("path pretrain_network_teacher is missing: a student is distilled from a teacher's checkpoint")
-    state_dict = pick_state_dict(load_weights_file(path), path, opt["path"].get("param_key_teacher", "params"))
-    try:
-        teacher: Any = build_from_state_dict(state_dict)
-    except (ValueError, RuntimeError) as error:
-        raise InputError(f"pretrain_network_teacher {path!r}: {str(error).splitlines()[0]}") from None
-    if not isinstance(teacher, teacher_class):
-        raise InputError(
-            f"pretrain_network_teacher {path!r} holds a {type(teacher).__name__}, not a {teacher_class.__name__}"
-        )
-    ours = dict(degradation=opt["datasets"]["train"]["degradation"], upscale=opt["network_g"].get("upscale", 4))
-    theirs = dict(degradation=teacher.setting, upscale=teacher.upscale)
-    check_same("the teacher", ours, theirs, path)
-    return teacher.requires_grad_(False)
-
-
-def start_from_teacher(student: nn.Module, teacher: nn.Module, *, teacher_estimator: str, own_layer: str) -> None:
+def start_from_teacher(student: nn.Module, teacher: nn.Module) -> None:
     """Give the student the teacher's estimator (BatchNorm statistics too), converter and SR network.
 
-    Args:
-        student, teacher: the networks.
-        teacher_estimator: the teacher's name of what the student calls ``estimator``.
-        own_layer: the student's first convolution, which keeps its own weights: the teacher's sees more channels.
+    Only the estimator's first convolution keeps its own weights: the teacher's sees more channels.
 
     Raises:
         InputError: the networks' sizes differ.
     """
-    own = {f"{own_layer}.weight", f"{own_layer}.bias"}
+    expected = student.state_dict()
+    first_layer = next(key for key in expected if key.startswith("estimator.")).rpartition(".")[0]
+    own = {f"{first_layer}.weight", f"{first_layer}.bias"}
     weights = {
-        "estimator." + key.removeprefix(f"{teacher_estimator}.")
-        if key.startswith(f"{teacher_estimator}.")
-        else key: value
+        key.replace("query_estimator.", "estimator."): value  # so LightBSR's teacher calls it
         for key, value in teacher.state_dict().items()
-        if key.startswith((f"{teacher_estimator}.", "converter.", "sr_network."))
+        if key.startswith(("query_estimator.", "estimator.", "converter.", "sr_network."))
     }
     weights = {key: value for key, value in weights.items() if key not in own}
-    expected = student.state_dict()
     for key in sorted((expected.keys() | weights.keys()) - own):
         shapes = [tuple(d[key].shape) if key in d else None for d in (weights, expected)]
         if shapes[0] != shapes[1]:
@@ -78,29 +50,44 @@ class DistillationModel(TwoStageModel):
 
     Class attributes:
         teacher_class: class of the teacher's network.
-        teacher_estimator: what the teacher calls the student's ``estimator``.
-        own_layer: the student's layer that does not start from the teacher's weights.
         hint: the attribute of the model that the teacher sees besides the LR image, ``prior`` or ``gt``.
     """
 
     teacher_class: type[nn.Module]
-    teacher_estimator = "estimator"
-    own_layer: str
     hint: str
     net_g: Any
 
-    def init_training_settings(self) -> None:
-        self.teacher = self.check_teacher(load_teacher(self.opt, self.teacher_class)).to(self.device)
-        if self.opt["path"].get("pretrain_network_g") is None:
-            start_from_teacher(
-                self.net_g, self.teacher, teacher_estimator=self.teacher_estimator, own_layer=self.own_layer
+    @classmethod
+    def load_teacher(cls, opt: dict[str, Any]) -> Any:
+        """The teacher that the option file names, frozen, in eval mode, and checked against it.
+
+        Raises:
+            InputError: no checkpoint named, none there, or it does not fit: of another class, setting or scale.
+        """
+        path = opt["path"].get("pretrain_network_teacher")
+        if path is None:
+            raise InputError(
+                "path pretrain_network_teacher is missing: a student is distilled from a teacher's checkpoint"
             )
+        state_dict = pick_state_dict(load_weights_file(path), path, opt["path"].get("param_key_teacher", "params"))
+        try:
+            teacher: Any = build_from_state_dict(state_dict)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"pretrain_network_teacher {path!r}: {str(error).splitlines()[0]}") from None
+        if not isinstance(teacher, cls.teacher_class):
+            kinds = f"a {type(teacher).__name__}, not a {cls.teacher_class.__name__}"
+            raise InputError(f"pretrain_network_teacher {path!r} holds {kinds}")
+        ours = dict(degradation=opt["datasets"]["train"]["degradation"], upscale=opt["network_g"].get("upscale", 4))
+        theirs = dict(degradation=teacher.setting, upscale=teacher.upscale)
+        check_same("the teacher", ours, theirs, path)
+        return teacher.requires_grad_(False)
+
+    def init_training_settings(self) -> None:
+        self.teacher = self.load_teacher(self.opt).to(self.device)
+        if self.opt["path"].get("pretrain_network_g") is None:
+            start_from_teacher(self.net_g, self.teacher)
             get_root_logger().info("The student starts from the teacher's weights.")
         super().init_training_settings()
-
-    def check_teacher(self, teacher: Any) -> Any:
-        """The teacher, where it has what this student needs; raises InputError where it has not."""
-        return teacher
 
     def distilled_modules(self) -> list[nn.Module]:
         """The parts of the student that the distilled IDR comes from: all that stage 1 trains."""

@@ -52,7 +52,6 @@ class KDSRStudentModel(DistillationModel):
 
     loss_options = ("kl_opt",)
     teacher_class = KDSRTeacher
-    own_layer = "estimator.features.0"
     hint = "gt"
     net_g: KDSR
     teacher: KDSRTeacher

@@ -4,6 +4,7 @@ Source: LightBSR (ICCV 2025), Sec. 3.4 and 4.1.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
@@ -26,15 +27,15 @@ class LightBSRStudentModel(DistillationModel):
 
     loss_options = ("spatial_opt", "channel_kl_opt", "channel_l1_opt")
     teacher_class = LightBSRTeacher
-    teacher_estimator = "query_estimator"
-    own_layer = "estimator.0"
     hint = "prior"
     net_g: LightBSR
     teacher: LightBSRTeacher
 
-    def check_teacher(self, teacher: LightBSRTeacher) -> LightBSRTeacher:
+    @classmethod
+    def load_teacher(cls, opt: dict[str, Any]) -> LightBSRTeacher:
+        teacher = super().load_teacher(opt)
         if not teacher.kernel_basis.numel():
-            path = self.opt["path"]["pretrain_network_teacher"]
+            path = opt["path"]["pretrain_network_teacher"]
             raise InputError(f"the teacher in {path!r} has no kernel basis: convert it again with --kernel-basis FILE")
         return teacher
 

@@ -4,15 +4,14 @@ import math
 
 import pytest
 import torch
-from short_runs import OPTIONS, checkpoint, short_options, train
 
+from lightbsr.option_files import packaged_options
 from lightbsr_arch import KDSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, load_options
 
 SIZES = dict(num_feat=8, num_block=2, num_resblock=1)
-CLASSIC_OPTIONS = sorted(path.stem for path in OPTIONS.glob("kdsr_*_x?_iso.yml")) + sorted(
-    path.stem for path in OPTIONS.glob("kdsr_*_x?_aniso_noise.yml")
-)
+CLASSIC_OPTIONS = sorted(name for name in packaged_options() if name.startswith(("kdsr_teacher_", "kdsr_student_")))
+CLASSIC_OPTIONS = [name for name in CLASSIC_OPTIONS if not name.endswith("real_world")]
 
 
 def small(image_folder, batch=2):
@@ -27,24 +26,24 @@ def small(image_folder, batch=2):
 
 
 @pytest.mark.parametrize("setting", ["iso", "aniso_noise"])
-def test_teacher_to_student(setting, image_folder, tmp_path, monkeypatch):
+def test_teacher_to_student(setting, image_folder, short_options, train, checkpoint):
     changes = small(image_folder)
     val = {"name": "val", "type": "BlindBenchmarkDataset", "dataroot_gt": str(image_folder)}
     val |= {"io_backend": {"type": "disk"}, "degradation": {"sigma": 1.2}}
     options = short_options(
         f"kdsr_teacher_M_x4_{setting}", changes, {"datasets": {"val": val}, "val": {"val_freq": 3, "save_img": False}}
     )
-    teacher = build_from_state_dict(train(options, tmp_path, monkeypatch)["params"])
+    teacher = build_from_state_dict(train(options)["params"])
     assert isinstance(teacher, KDSRTeacher)
     assert teacher.setting == setting
 
     options = short_options(
         f"kdsr_student_M_x4_{setting}",
         changes,
-        {"path": {"pretrain_network_teacher": str(checkpoint(options["name"], tmp_path))}, "train": {"total_iter": 1}},
+        {"path": {"pretrain_network_teacher": str(checkpoint(options["name"]))}, "train": {"total_iter": 1}},
         {"train": {"optim_g": {"lr": 0.0}}},
     )
-    student = train(options, tmp_path, monkeypatch)["params"]
+    student = train(options)["params"]
     # At learning rate 0 the student still is what it started from.
     theirs = teacher.state_dict()
     own = {"estimator.features.0.weight", "estimator.features.0.bias"}
@@ -52,12 +51,12 @@ def test_teacher_to_student(setting, image_folder, tmp_path, monkeypatch):
     assert all(torch.equal(value, theirs[key]) for key, value in student.items() if key not in own)
 
     options["train"]["optim_g"]["lr"] = 1e-4
-    trained = train(options, tmp_path, monkeypatch)["params"]
+    trained = train(options)["params"]
     assert not any(torch.equal(value, trained[key]) for key, value in student.items())
     assert all(value.isfinite().all() for value in trained.values())
 
 
-def test_a_student_refuses_a_teacher_that_does_not_fit(image_folder, tmp_path, monkeypatch):
+def test_a_student_refuses_a_teacher_that_does_not_fit(image_folder, tmp_path, short_options, train):
     path = tmp_path / "teacher.pth"
 
     def attempt(teacher, name="kdsr_student_M_x4_iso"):
@@ -66,7 +65,7 @@ def test_a_student_refuses_a_teacher_that_does_not_fit(image_folder, tmp_path, m
         if name.startswith("lightbsr"):
             options["network_g"] = dict(type="LightBSR", num_feat=8, num_group=1, num_block=1, num_idr=16)
         options["name"] = f"refused_{len(list(tmp_path.glob('*.yml')))}"
-        train(options, tmp_path, monkeypatch)
+        train(options)
 
     with pytest.raises(InputError, match="has degradation 'aniso_noise', but the option file says 'iso'"):
         attempt(KDSRTeacher(**SIZES, setting="aniso_noise"))
@@ -78,15 +77,15 @@ def test_a_student_refuses_a_teacher_that_does_not_fit(image_folder, tmp_path, m
         attempt(KDSRTeacher(**SIZES, setting="iso"), "lightbsr_student_x4_iso")
 
 
-def test_a_teacher_without_stage_1_says_so(image_folder, tmp_path, monkeypatch):
+def test_a_teacher_without_stage_1_says_so(image_folder, short_options, train):
     options = short_options("kdsr_teacher_M_x4_iso", small(image_folder), {"train": {"idr_pretrain_iter": 5}})
     with pytest.raises(InputError, match="idr_pretrain_iter is 5"):
-        train(options, tmp_path, monkeypatch)
+        train(options)
 
 
 @pytest.mark.parametrize("name", CLASSIC_OPTIONS)
 def test_schedules_of_the_option_files(name):
-    options = load_options(OPTIONS / f"{name}.yml")
+    options = load_options(packaged_options()[name])
     role, epochs, halved = ("Teacher", 500, 125) if "teacher" in name else ("Student", 600, 150)
     scheduler = options["train"]["scheduler"]
     assert options["name"] == name

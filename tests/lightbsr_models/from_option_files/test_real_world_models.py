@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from short_runs import OPTIONS, checkpoint, short_options, train
 
-from lightbsr_arch import LightBSRTeacher, build_from_state_dict
+from lightbsr.option_files import packaged_options
+from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, load_options
 from lightbsr_data import build_degrader
 from lightbsr_data.second_order import FIRST_ORDER, SECOND_ORDER, parse_orders
@@ -12,7 +12,6 @@ from lightbsr_data.second_order import FIRST_ORDER, SECOND_ORDER, parse_orders
 KDSR_SIZES = dict(num_feat=8, num_block=1, num_resblock=1)
 LIGHTBSR_SIZES = dict(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=4)
 DISCRIMINATOR = {"network_d": {"num_feat": 4}}
-# BasicSR's loop makes one iteration of a LightBSR run stage 1, and the rest stage 2.
 TWO_STAGES = {"train": {"idr_pretrain_iter": 1}}
 
 
@@ -33,17 +32,22 @@ def small(image_folder, tmp_path):
     return {"datasets": {"train": data}}
 
 
-def run_all(method, sizes, small, folder, monkeypatch, *, teacher=(), student=(), gan=()):
+@pytest.fixture
+def run_all(small, short_options, train, checkpoint):
     """Teacher, student and GAN after one another; their checkpoints."""
-    name = f"{method}_{{}}_x4_real_world".format
-    paths = {role: str(checkpoint(name(role), folder)) for role in ("teacher", "student")}
-    first = train(short_options(name("teacher"), small, {"network_g": sizes}, *teacher), folder, monkeypatch)
-    given = {"path": {"pretrain_network_teacher": paths["teacher"]}}
-    second = train(short_options(name("student"), small, {"network_g": sizes}, given, *student), folder, monkeypatch)
-    given["path"]["pretrain_network_g"] = paths["student"]
-    changes = ({"network_g": sizes}, DISCRIMINATOR, given, {"train": {"perceptual_opt": None}})
-    third = train(short_options(name("gan"), small, *changes, *gan), folder, monkeypatch)
-    return first, second, third
+
+    def run(method, sizes, *, teacher=(), student=(), gan=()):
+        name = f"{method}_{{}}_x4_real_world".format
+        paths = {role: str(checkpoint(name(role))) for role in ("teacher", "student")}
+        changes = [small, {"network_g": sizes}]
+        first = train(short_options(name("teacher"), *changes, *teacher))
+        changes.append({"path": {"pretrain_network_teacher": paths["teacher"]}})
+        second = train(short_options(name("student"), *changes, *student))
+        changes += [DISCRIMINATOR, {"path": {"pretrain_network_g": paths["student"]}}]
+        third = train(short_options(name("gan"), *changes, {"train": {"perceptual_opt": None}}, *gan))
+        return first, second, third
+
+    return run
 
 
 def assert_trained(before, after):
@@ -53,27 +57,24 @@ def assert_trained(before, after):
     assert sum(torch.equal(value, after[key]) for key, value in before.items()) <= 1
 
 
-def test_kdsr_teacher_student_gan(small, tmp_path, monkeypatch):
+def test_kdsr_teacher_student_gan(run_all, checkpoint):
     usm = {"train": {"usm_targets": ["pixel_opt", "gan_opt"]}}
-    first, second, third = run_all("kdsr", KDSR_SIZES, small, tmp_path, monkeypatch, gan=(usm,))
+    first, second, third = run_all("kdsr", KDSR_SIZES, gan=(usm,))
     teacher = build_from_state_dict(first["params_ema"])
     assert teacher.setting == "real_world"
     assert build_from_state_dict(second["params_ema"])(torch.rand(1, 3, 5, 4)).shape == (1, 3, 20, 16)
     assert_trained(second["params_ema"], third["params"])
-    discriminator = torch.load(checkpoint("kdsr_gan_x4_real_world", tmp_path, "net_d"), weights_only=True)
+    discriminator = torch.load(checkpoint("kdsr_gan_x4_real_world", "net_d"), weights_only=True)
     assert all(value.isfinite().all() for value in discriminator["params"].values())
 
 
-def test_lightbsr_teacher_student_gan(small, tmp_path, monkeypatch):
+def test_lightbsr_teacher_student_gan(small, run_all):
     val = {"name": "val", "type": "BlindBenchmarkDataset", "degradation": {"sigma": 1.2, "noise_sigma": 5}}
     val |= {"dataroot_gt": small["datasets"]["train"]["dataroot_gt"], "io_backend": {"type": "disk"}}
     checked = {"datasets": {"val": val}, "val": {"val_freq": 3, "save_img": False}}
     first, second, third = run_all(
         "lightbsr",
         LIGHTBSR_SIZES,
-        small,
-        tmp_path,
-        monkeypatch,
         teacher=(TWO_STAGES, checked, {"network_g": {"queue_size": 16}}),
         student=(TWO_STAGES,),
     )
@@ -88,9 +89,7 @@ def test_lightbsr_teacher_student_gan(small, tmp_path, monkeypatch):
     assert any(key.startswith("estimator.") for key in changed)
 
 
-def test_an_interrupted_gan_resumes(small, tmp_path, monkeypatch):
-    from lightbsr_arch import KDSRTeacher
-
+def test_an_interrupted_gan_resumes(small, tmp_path, short_options, train):
     path = tmp_path / "teacher.pth"
     torch.save({"params": KDSRTeacher(**KDSR_SIZES, setting="real_world").state_dict()}, path)
     changes = (
@@ -100,28 +99,27 @@ def test_an_interrupted_gan_resumes(small, tmp_path, monkeypatch):
         {"path": {"pretrain_network_teacher": str(path), "param_key_teacher": "params", "pretrain_network_g": None}},
     )
     options = short_options("kdsr_gan_x4_real_world", *changes)
-    train(options, tmp_path, monkeypatch)
+    train(options)
     options["path"]["resume_state"] = str(
         tmp_path / "experiments" / "kdsr_gan_x4_real_world" / "training_states" / "2.state"
     )
-    assert all(value.isfinite().all() for value in train(options, tmp_path, monkeypatch)["params"].values())
+    assert all(value.isfinite().all() for value in train(options)["params"].values())
 
 
-def test_an_unknown_usm_target_is_named(small, tmp_path, monkeypatch):
+def test_an_unknown_usm_target_is_named(small, short_options, train):
     options = short_options(
         "kdsr_teacher_x4_real_world", small, {"network_g": KDSR_SIZES, "train": {"usm_targets": ["pixel_op"]}}
     )
     with pytest.raises(InputError, match="usm_targets names 'pixel_op'; did you mean 'pixel_opt'"):
-        train(options, tmp_path, monkeypatch)
+        train(options)
 
 
-@pytest.mark.parametrize("path", sorted(OPTIONS.glob("*_real_world.yml")), ids=lambda path: path.stem)
-def test_option_files(path):
-    options = load_options(path)
+@pytest.mark.parametrize("name", sorted(name for name in packaged_options() if name.endswith("_real_world")))
+def test_option_files(name):
+    options = load_options(packaged_options()[name])
     data = options["datasets"]["train"]
-    assert options["name"] == path.stem
-    assert parse_orders(data["second_order"]) == parse_orders({})
-    assert (FIRST_ORDER, SECOND_ORDER) == parse_orders({})
+    assert options["name"] == name
+    assert parse_orders(data["second_order"]) == parse_orders({}) == (FIRST_ORDER, SECOND_ORDER)
     degrader = build_degrader(options)
     assert degrader.name == "real_world"
     assert degrader.pool.size % data["batch_size_per_gpu"] == 0
