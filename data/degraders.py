@@ -148,13 +148,14 @@ class RealWorldDegrader:
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         gt = data["gt"].to(device, non_blocking=True)
         source = gt if self._sharpener is None else self._sharpener.to(device)(gt)
-        kernels = [data[name].to(device) for name in ("kernel1", "kernel2", "sinc_kernel")]
-        lq, parameters = self.degradation(source, *kernels, generator)
+        kernel1, kernel2, sinc_kernel = (data[name].to(device) for name in ("kernel1", "kernel2", "sinc_kernel"))
+        lq, parameters = self.degradation(source, kernel1, kernel2, sinc_kernel, generator)
         gt, lq = paired_crops(gt, lq, gt_size=self.gt_size, num_views=self.num_views, generator=generator)
-        if basis is None:
-            return TrainingBatch(*self.pool(lq, gt[:, 0], generator=generator), None)
-        prior = second_order_prior(parameters, basis=basis)
-        return TrainingBatch(*self.pool(lq, gt[:, 0], prior, generator=generator))
+        together = [lq, gt[:, 0]]
+        if basis is not None:
+            together.append(second_order_prior(parameters, basis=basis))
+        lq, gt, *prior = self.pool(*together, generator=generator)
+        return TrainingBatch(lq, gt, prior[0] if prior else None)
 
 
 Degrader = ClassicDegrader | RealWorldDegrader

@@ -9,7 +9,7 @@ from lightbsr_arch import network_options
 from lightbsr_compat import InputError, load_weights_file
 from lightbsr_data import build_degrader
 
-from .two_stage_model import TwoStageModel, pick_state_dict
+from .two_stage_model import TwoStageModel, check_same, pick_state_dict
 
 
 class TeacherModel(TwoStageModel):
@@ -35,10 +35,11 @@ class TeacherModel(TwoStageModel):
                 raise InputError("path pretrain_network_g is missing: testing a teacher needs its checkpoint")
             state_dict = pick_state_dict(load_weights_file(path), path, opt["path"].get("param_key_g", "params"))
             try:
-                options = network_options(state_dict)[1]
+                network_class, options = network_options(state_dict)
             except ValueError as error:
                 raise InputError(f"pretrain_network_g {path!r}: {error}") from None
-            stored = {name: options[name] for name in self.stored_options if name in options}
+            check_same("the network", {"type": opt["network_g"]["type"]}, {"type": network_class.__name__}, path)
+            stored = {name: options[name] for name in self.stored_options}
         super().__init__({**opt, "network_g": {**opt["network_g"], **stored}})
 
     def options_of_setting(self, opt: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from basicsr.models import build_model
 
 from lightbsr.option_files import packaged_options
-from lightbsr_arch import KDSRTeacher, build_from_state_dict
+from lightbsr_arch import KDSR, KDSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, load_options
 
 SIZES = dict(num_feat=8, num_block=2, num_resblock=1)
@@ -81,6 +82,23 @@ def test_a_teacher_without_stage_1_says_so(image_folder, short_options, train):
     options = short_options("kdsr_teacher_M_x4_iso", small(image_folder), {"train": {"idr_pretrain_iter": 5}})
     with pytest.raises(InputError, match="idr_pretrain_iter is 5"):
         train(options)
+
+
+def test_a_teacher_is_tested_with_the_setting_of_its_checkpoint(tmp_path):
+    teacher, path = KDSRTeacher(**SIZES, setting="aniso_noise").eval(), str(tmp_path / "teacher.pth")
+    torch.save({"params": teacher.state_dict()}, path)
+    options = dict(model_type="KDSRTeacherModel", is_train=False, num_gpu=0, dist=False, scale=4)
+    options |= dict(network_g=dict(type="KDSRTeacher", **SIZES), path=dict(pretrain_network_g=path))
+    model, lq, gt = build_model(options), torch.rand(1, 3, 5, 4), torch.rand(1, 3, 20, 16)
+    model.feed_data({"lq": lq, "gt": gt})
+    model.test()
+    assert model.net_g.setting == "aniso_noise"
+    with torch.no_grad():
+        assert torch.equal(model.output, teacher(lq, gt))
+
+    torch.save({"params": KDSR(**SIZES).state_dict()}, path)
+    with pytest.raises(InputError, match="has type 'KDSR', but the option file says 'KDSRTeacher'"):
+        build_model(options)
 
 
 @pytest.mark.parametrize("name", CLASSIC_OPTIONS)
