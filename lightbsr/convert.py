@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightbsr_arch import build_from_state_dict
+from lightbsr_arch.layers import encode_setting
 from lightbsr_compat import InputError, load_weights_file, nearest
 from lightbsr_data import REAL_WORLD, SETTINGS
 from lightbsr_data.settings import KERNEL_SIZE, NUM_KERNEL_COMPONENTS
@@ -127,7 +128,7 @@ def convert_state_dict(
         num_prior = converted["query_estimator.0.weight"].shape[1] - 3
         setting = next((s.name for s in SETTINGS.values() if s.num_prior_channels == num_prior), "")
     if name.endswith("Teacher"):
-        converted["setting_code"] = torch.tensor(list(setting.encode()), dtype=torch.uint8)
+        converted["setting_code"] = encode_setting(setting)
     return name, converted
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import MeanShift, UpsampleTail
+from .layers import SRFrame, decode_setting, encode_setting
 
 
 def depthwise_grouped(x: Tensor, kernels: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class IDRDynamicBlock(nn.Module):
         return x + self.conv(self.act(depthwise_per_sample(x, kernels)))
 
 
-class IDRDynamicSRNetwork(nn.Module):
+class IDRDynamicSRNetwork(SRFrame):
     """The part of KDSR that super-resolves: head, blocks, tail; student and teacher share it.
 
     Shape:
@@ -117,20 +117,13 @@ class IDRDynamicSRNetwork(nn.Module):
     """
 
     def __init__(self, *, num_feat: int, num_block: int, upscale: int) -> None:
-        super().__init__()
-        self.sub_mean = MeanShift(sign=-1)
-        self.head = nn.Conv2d(3, num_feat, 3, padding=1)
+        super().__init__(num_feat=num_feat, upscale=upscale)
         self.blocks = nn.ModuleList(IDRDynamicBlock(num_feat=num_feat) for _ in range(num_block))
-        self.body_conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
-        self.tail = UpsampleTail(num_feat=num_feat, upscale=upscale)
-        self.add_mean = MeanShift(sign=1)
 
-    def forward(self, lq: Tensor, guide: Tensor) -> Tensor:
-        head = self.head(self.sub_mean(lq))
-        x = head
+    def body(self, x: Tensor, idr: Tensor) -> Tensor:
         for block in self.blocks:
-            x = block(x, guide)
-        return self.add_mean(self.tail(self.body_conv(x) + head))
+            x = block(x, idr)
+        return x
 
 
 class KDSROutput(NamedTuple):
@@ -222,12 +215,12 @@ class KDSRTeacher(_KDSRBase):
             upscale=upscale,
         )
         self.unshuffle = nn.PixelUnshuffle(upscale)
-        self.register_buffer("setting_code", torch.tensor(list(setting.encode()), dtype=torch.uint8))
+        self.register_buffer("setting_code", encode_setting(setting))
 
     @property
     def setting(self) -> str:
         """Name of the degradation setting, as stored beside the weights ('' if unknown)."""
-        return bytes(self.setting_code.tolist()).decode()
+        return decode_setting(self.setting_code)
 
     def forward(self, lq: Tensor, gt: Tensor) -> Tensor:
         """Super-resolve: lq (B, 3, h, w), gt (B, 3, h * upscale, w * upscale), in [0, 1] -> as gt, not clamped."""

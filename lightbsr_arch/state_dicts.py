@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .kdsr import KDSR, KDSRTeacher
+from .layers import decode_setting
 from .lightbsr import LightBSR
 from .lightbsr_teacher import LightBSRTeacher
 
@@ -24,11 +25,6 @@ def _upscale(state_dict: Mapping[str, Tensor], prefix: str) -> int:
     return math.prod(math.isqrt(w.shape[0] // w.shape[1]) for w in weights)
 
 
-def _setting(state_dict: Mapping[str, Tensor]) -> str:
-    """The name of the degradation setting that a teacher carries."""
-    return bytes(state_dict["setting_code"].tolist()).decode()
-
-
 def _kdsr_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], dict[str, Any]]:
     head = state_dict["sr_network.head.weight"]
     options: dict[str, Any] = dict(
@@ -39,7 +35,7 @@ def _kdsr_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], di
         upscale=_upscale(state_dict, "sr_network.tail."),
     )
     if "setting_code" in state_dict:
-        return KDSRTeacher, {**options, "setting": _setting(state_dict)}
+        return KDSRTeacher, {**options, "setting": decode_setting(state_dict["setting_code"])}
     return KDSR, options
 
 
@@ -72,7 +68,7 @@ def network_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], 
             num_prior=state_dict["query_estimator.0.weight"].shape[1] - 3,
             queue_size=state_dict["queue"].shape[1],
             kernel_basis=state_dict["kernel_basis"],
-            setting=_setting(state_dict),
+            setting=decode_setting(state_dict["setting_code"]),
         )
     except (KeyError, IndexError) as error:
         first = next(iter(state_dict), "none")
