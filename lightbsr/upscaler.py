@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightbsr_arch import LightBSRTeacher, build_from_state_dict
+from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, load_weights_file
 
 
@@ -31,8 +31,8 @@ def load_network(path: str) -> nn.Module:
         network = build_from_state_dict(checkpoint)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path!r}: {' '.join(str(error).split())[:300]}") from None
-    if isinstance(network, LightBSRTeacher):
-        raise InputError(f"{path!r} holds a teacher, which needs the degradation: give a student's weights")
+    if isinstance(network, (KDSRTeacher, LightBSRTeacher)):
+        raise InputError(f"{path!r} holds a teacher, which needs more than the LR image: give a student's weights")
     return network
 
 
