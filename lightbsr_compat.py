@@ -8,6 +8,7 @@ Python 3.13 and newer) nothing is mended, and whoever needs it calls ``require_b
 import argparse
 import contextlib
 import difflib
+import importlib
 import importlib.resources
 import importlib.util
 import os
@@ -302,6 +303,24 @@ def _mend_worker_seeds() -> None:
     basicsr.data.worker_init_fn = _worker_init_fn
 
 
+def _new_dataset(module: str, name: str) -> Any:
+    dataset_class = getattr(importlib.import_module(module), name)
+    return dataset_class.__new__(dataset_class)
+
+
+def _mend_spawned_datasets() -> None:
+    # With a launcher workers are spawned, and unpickle a dataset of BasicSR's own before anything else: importing it
+    # fails there as it would have here. Now unpickling begins with a function of this module.
+    import basicsr.data
+
+    def reduce(self: Any) -> Any:
+        return _new_dataset, (type(self).__module__, type(self).__qualname__), self.__dict__
+
+    for _, dataset_class in basicsr.data.DATASET_REGISTRY:
+        if dataset_class.__module__.startswith("basicsr."):
+            dataset_class.__reduce__ = reduce
+
+
 if has_basicsr():
     _mend_functional_tensor()
     _mend_option_parsing()
@@ -309,3 +328,4 @@ if has_basicsr():
     _mend_distributed_on_cpu()
     _mend_ema()
     _mend_worker_seeds()
+    _mend_spawned_datasets()

@@ -1,6 +1,7 @@
-"""The degradation prior: blur kernels projected on a fixed basis, and the noise level behind it.
+"""The degradation prior: blur kernels projected on a fixed basis, and what else was done to the image behind it.
 
-Source: LightBSR (ICCV 2025), Sec. 3.1; the basis as in the released code (SRMD's projection).
+Source: LightBSR (ICCV 2025), Sec. 3.1; the basis as in the released code (SRMD's projection). The prior of the
+real-world setting, which its authors never released, is ours.
 """
 
 import functools
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .kernels import gaussian_kernels
+from .second_order import OrderParameters, SecondOrderParameters, identity_kernels
 from .settings import NUM_KERNEL_COMPONENTS, NUM_NOISE_CHANNELS, DegradationSetting
 
 _BASIS_SAMPLES = 5000
@@ -59,3 +61,57 @@ def degradation_prior(kernels: Tensor, noise_sigma: Tensor, *, basis: Tensor, se
         noise = noise_sigma.to(kernels)[:, None].expand(-1, NUM_NOISE_CHANNELS)
         prior = torch.cat([prior, noise], dim=1)
     return prior
+
+
+# These map Real-ESRGAN's ranges onto [0, 1]. They are fixed: a prior means the same whatever an option file says.
+_NOISE_UNIT = 30.0  # of 255
+_POISSON_UNIT = 3.0
+_JPEG_UNIT = 100.0
+
+SECOND_ORDER_PRIOR_CHANNELS = 3 * NUM_KERNEL_COMPONENTS + 2 * 5 + 1
+
+
+def second_order_prior(parameters: SecondOrderParameters, *, basis: Tensor) -> Tensor:
+    """What the teacher is told of a second-order degradation; every channel lies in about [-3, 1].
+
+    Channels, in this order: kernel 1, kernel 2 and sinc kernel on the basis (3 x 15); of the first and then of the
+    second degradation: Gaussian noise level / 30, Poisson noise scale / 3, whether the noise is gray, log2 of the
+    resize factor, JPEG quality / 100 (2 x 5); whether JPEG came last (1). A noise that was not drawn has level 0, a
+    kernel that was not applied is a single 1. The interpolation modes are left out.
+
+    Args:
+        parameters: as ``SecondOrderDegradation`` returns them.
+        basis: (441, 15), ``kernel_basis`` or a teacher's own.
+
+    Returns:
+        (B, 56)
+    """
+    first, second = parameters.first, parameters.second
+    kernels = [k.flatten(1) @ basis.to(k) for k in (first.kernel, second.kernel, parameters.sinc_kernel)]
+    scalars = [
+        value
+        for order in (first, second)
+        for value in (
+            order.noise_sigma / _NOISE_UNIT,
+            order.poisson_scale / _POISSON_UNIT,
+            order.gray_noise,
+            order.resize.log2(),
+            order.jpeg_quality / _JPEG_UNIT,
+        )
+    ]
+    return torch.cat([*kernels, torch.stack([*scalars, parameters.jpeg_last], dim=1)], dim=1)
+
+
+def classic_as_second_order(kernels: Tensor, noise_sigma: Tensor) -> SecondOrderParameters:
+    """A classic degradation in the words of the second-order one, so that its teacher can be shown a benchmark.
+
+    Args:
+        kernels: (B, 21, 21) blur, then down-sampling.
+        noise_sigma: (B,) of the noise that follows, on the 0-255 scale.
+    """
+    batch = kernels.shape[0]
+    identity = identity_kernels(batch).to(kernels)
+    zero, one = kernels.new_zeros(batch), kernels.new_ones(batch)
+    first = OrderParameters(kernels, one, zero, zero, zero, 100 * one)
+    second = OrderParameters(identity, one, noise_sigma.to(kernels), zero, zero, 100 * one)
+    return SecondOrderParameters(first, second, identity, zero)

@@ -109,11 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "convert",
         help="convert a checkpoint of the papers' released format",
-        description="Convert a released LightBSR checkpoint, student or teacher, into a .pth of this package.",
+        description="Convert a released student or teacher of LightBSR or KDSR into a .pth of this package.",
     )
     command.add_argument("source", help="the released checkpoint")
     command.add_argument("target", help="the .pth to write")
-    command.add_argument("--kernel-basis", metavar="FILE", help="for a teacher: the 441x15 basis it was trained with")
+    command.add_argument("--kernel-basis", metavar="FILE", help="for LightBSR's teacher: its 441x15 basis")
+    command.add_argument("--setting", metavar="NAME", help="for KDSR's teacher: its degradation, such as iso")
 
     _add_benchmark(commands)
     _add_idr(commands)
@@ -156,7 +157,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "convert":
         from .convert import convert_file
 
-        print(convert_file(args.source, args.target, kernel_basis_path=args.kernel_basis))
+        print(convert_file(args.source, args.target, kernel_basis_path=args.kernel_basis, setting=args.setting))
         return 0
     if args.command == "benchmark":
         require_basicsr("lightbsr benchmark")

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor
 
 from lightbsr_arch import build_from_state_dict
-from lightbsr_compat import InputError, load_weights_file
-from lightbsr_data import SETTINGS
+from lightbsr_arch.layers import encode_setting
+from lightbsr_compat import InputError, load_weights_file, nearest
+from lightbsr_data import REAL_WORLD, SETTINGS
 from lightbsr_data.settings import KERNEL_SIZE, NUM_KERNEL_COMPONENTS
 
 from .files import written_whole
 
 # (pattern of the released key, our key); the first that matches the whole key is used.
-_LIGHTBSR_SR_NETWORK = [
+_HEAD_AND_TAIL = [
     (r"G\.head\.0\.(\w+)", r"sr_network.head.\1"),
+    (r"G\.tail\.0\.(\d+)\.(\w+)", r"sr_network.tail.upsample.\1.\2"),
+    (r"G\.tail\.1\.(\w+)", r"sr_network.tail.conv.\1"),
+]
+_LIGHTBSR_SR_NETWORK = [
     (r"G\.compress\.0\.weight", r"converter.to_channel.0.weight"),
     (r"G\.afterpixshuffle\.0\.(\w+)", r"converter.to_spatial.0.\1"),
     (r"G\.body\.(\d+)\.ca_change\.avgafter\.(.+)", r"sr_network.groups.\1.correction.channel_branch.\2"),
@@ -40,8 +45,6 @@ _LIGHTBSR_SR_NETWORK = [
     (r"G\.body\.(\d+)\.body\.(\d+)\.pwconv2\.(\w+)", r"sr_network.groups.\1.blocks.\2.branch.reduce.\3"),
     (r"G\.body\.(\d+)\.body\.(\d+)\.(weight|bias)", r"sr_network.groups.\1.conv.\3"),
     (r"G\.body\.(\d+)\.(weight|bias)", r"sr_network.body_conv.\2"),
-    (r"G\.tail\.0\.(\d+)\.(\w+)", r"sr_network.tail.upsample.\1.\2"),
-    (r"G\.tail\.1\.(\w+)", r"sr_network.tail.conv.\1"),
 ]
 _STUDENT_ESTIMATOR = [(r"E\.E\.(.+)", r"estimator.\1")]
 _TEACHER_ESTIMATORS = [
@@ -51,12 +54,33 @@ _TEACHER_ESTIMATORS = [
     (r"E\.encoder_k\.mlp\.(.+)", r"key_projector.\1"),
     (r"E\.(queue|queue_ptr)", r"\1"),
 ]
+_KDSR_SR_NETWORK = [
+    (r"G\.body\.0\.body\.(\d+)\.da_conv1\.kernel\.(.+)", r"sr_network.blocks.\1.to_kernel.\2"),
+    (r"G\.body\.0\.body\.(\d+)\.conv1\.(\w+)", r"sr_network.blocks.\1.conv.\2"),
+    (r"G\.body\.1\.(\w+)", r"sr_network.body_conv.\1"),
+]
+_KDSR_ESTIMATOR = [
+    (r"E(?:_st)?\.E\.(\d+)\.body\.(.+)", r"estimator.features.\1.\2"),
+    (r"E(?:_st)?\.E\.(.+)", r"estimator.features.\1"),
+    (r"E(?:_st)?\.mlp\.(.+)", r"estimator.mlp.\1"),
+    (r"E(?:_st)?\.compress\.(.+)", r"converter.\1"),
+]
+_RULES = {
+    "LightBSR": _HEAD_AND_TAIL + _LIGHTBSR_SR_NETWORK + _STUDENT_ESTIMATOR,
+    "LightBSRTeacher": _HEAD_AND_TAIL + _LIGHTBSR_SR_NETWORK + _TEACHER_ESTIMATORS,
+    "KDSR": _HEAD_AND_TAIL + _KDSR_SR_NETWORK + _KDSR_ESTIMATOR,
+    "KDSRTeacher": _HEAD_AND_TAIL + _KDSR_SR_NETWORK + _KDSR_ESTIMATOR,
+}
 # Fixed numbers, which our MeanShift holds as constants.
 _CONSTANTS = re.compile(r"G\.(sub|add)_mean\.(weight|bias)")
 
 
 def recognise(state_dict: Mapping[str, Tensor]) -> str | None:
-    """The network whose released format ``state_dict`` has: 'LightBSR', 'LightBSRTeacher' or None."""
+    """The network whose released format ``state_dict`` has: 'LightBSR', 'KDSR', either with 'Teacher', or None."""
+    if "G.body.0.body.0.da_conv1.kernel.0.weight" in state_dict:
+        if "E_st.compress.0.weight" in state_dict:
+            return "KDSR"
+        return "KDSRTeacher" if "E.compress.0.weight" in state_dict else None
     if "G.compress.0.weight" not in state_dict:
         return None
     if "E.encoder_q.E.0.weight" in state_dict:
@@ -65,14 +89,15 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str | None:
 
 
 def convert_state_dict(
-    state_dict: Mapping[str, Tensor], *, kernel_basis: Tensor | None = None
+    state_dict: Mapping[str, Tensor], *, kernel_basis: Tensor | None = None, setting: str = ""
 ) -> tuple[str, dict[str, Tensor]]:
-    """Rename a released LightBSR state dict, student or teacher, into ours.
+    """Rename a released state dict of LightBSR or KDSR, student or teacher, into ours.
 
     Args:
         state_dict: the released state dict, with or without ``module.`` before its keys.
-        kernel_basis: (441, 15), for a teacher: the basis that it was trained with, which its state dict does not hold.
-            Its setting is read off the number of its prior channels.
+        kernel_basis: (441, 15), for LightBSR's teacher: the basis that it was trained with, which its state dict does
+            not hold. Its setting is read off the number of its prior channels.
+        setting: for KDSR's teacher: name of its degradation setting, which nothing in its state dict tells.
 
     Returns:
         The name of the network, and the state dict that loads into it strictly.
@@ -84,17 +109,17 @@ def convert_state_dict(
     name = recognise(state_dict)
     if name is None:
         first = next(iter(state_dict), "none")
-        raise InputError(f"not a released LightBSR student or teacher: its first key is {first!r}")
-    rules = _LIGHTBSR_SR_NETWORK + (_STUDENT_ESTIMATOR if name == "LightBSR" else _TEACHER_ESTIMATORS)
+        raise InputError(f"not a released student or teacher of LightBSR or KDSR: its first key is {first!r}")
     num_block = sum(key.startswith("G.body.0.") and key.endswith("partial_conv3.weight") for key in state_dict)
     converted: dict[str, Tensor] = {}
     for key, value in state_dict.items():
         if _CONSTANTS.fullmatch(key):
             continue
-        for pattern, ours in rules:
+        for pattern, ours in _RULES[name]:
             if re.fullmatch(pattern, key):
-                # The ConvNeXt block after the blocks is numbered on from them in the released code.
-                converted[re.sub(pattern, ours, key).replace(f".blocks.{num_block}.", ".")] = value
+                ours = re.sub(pattern, ours, key)
+                # LightBSR's ConvNeXt block after the blocks is numbered on from them in the released code.
+                converted[ours.replace(f".blocks.{num_block}.", ".") if num_block else ours] = value
                 break
         else:
             raise InputError(f"the released {name} has a key that is not known here: {key!r}")
@@ -102,7 +127,8 @@ def convert_state_dict(
         converted["kernel_basis"] = torch.empty(0, 0) if kernel_basis is None else kernel_basis
         num_prior = converted["query_estimator.0.weight"].shape[1] - 3
         setting = next((s.name for s in SETTINGS.values() if s.num_prior_channels == num_prior), "")
-        converted["setting_code"] = torch.tensor(list(setting.encode()), dtype=torch.uint8)
+    if name.endswith("Teacher"):
+        converted["setting_code"] = encode_setting(setting)
     return name, converted
 
 
@@ -125,13 +151,14 @@ def load_kernel_basis(path: str) -> Tensor:
     return (basis if basis.shape[0] == KERNEL_SIZE**2 else basis.T).float().contiguous()
 
 
-def convert_file(source: str, target: str, *, kernel_basis_path: str | None = None) -> str:
+def convert_file(source: str, target: str, *, kernel_basis_path: str | None = None, setting: str | None = None) -> str:
     """Convert a checkpoint of the released format into a ``.pth`` with BasicSR's ``params`` key.
 
     Args:
         source: the released checkpoint: a state dict, or one under ``params``, ``params_ema`` or ``state_dict``.
         target: the file to write; replaced whole or not at all.
-        kernel_basis_path: for a teacher, the basis that it was trained with.
+        kernel_basis_path: for LightBSR's teacher, the basis that it was trained with.
+        setting: for KDSR's teacher, the name of its degradation setting.
 
     Returns:
         A sentence that says what was recognised.
@@ -147,8 +174,11 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
     if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
         raise InputError(f"{source!r} holds no state dict")
     basis = None if kernel_basis_path is None else load_kernel_basis(kernel_basis_path)
+    known = (*SETTINGS, REAL_WORLD)
+    if setting is not None and setting not in known:
+        raise InputError(f"setting is {setting!r}, but must be the name of one{nearest(setting, known)}")
     try:
-        name, converted = convert_state_dict(checkpoint, kernel_basis=basis)
+        name, converted = convert_state_dict(checkpoint, kernel_basis=basis, setting=setting or "")
         network = build_from_state_dict(converted)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{source!r} cannot be converted: {' '.join(str(error).split())[:300]}") from None
@@ -156,8 +186,9 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
         torch.save({"params": converted}, temporary)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     sentence = f"{name}, x{network.upscale}, {parameters:,} trainable parameters: written to {target}"
-    if name == "LightBSRTeacher":
-        sentence += f"; setting {network.setting}"
-        if basis is None:
-            sentence += "; without --kernel-basis it can super-resolve, but no student can be trained from it"
+    if name.endswith("Teacher"):
+        sentence += f"; setting {network.setting or 'unknown'}"
+    missing = {"LightBSRTeacher": ("--kernel-basis", basis), "KDSRTeacher": ("--setting", setting)}.get(name)
+    if missing is not None and missing[1] is None:
+        sentence += f"; without {missing[0]} it can super-resolve, but no student can be trained from it"
     return sentence

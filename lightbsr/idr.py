@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from lightbsr_arch import LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError
-from lightbsr_data import degradation_prior, get_setting
+from lightbsr_data import benchmark_prior
 from lightbsr_data.datasets import parse_fixed_degradation
 
 from .benchmark.command import check_out, pick_device, write_text
@@ -65,12 +65,8 @@ def represent(network: nn.Module, item: dict[str, Any], device: torch.device) ->
     """
     lq = item["lq"][None].to(device)
     if isinstance(network, LightBSRTeacher):
-        prior = degradation_prior(
-            item["kernel"][None].to(device),
-            item["noise_sigma"][None].to(device),
-            basis=network.kernel_basis,
-            setting=get_setting(network.setting),
-        )
+        kernel, noise_sigma = item["kernel"][None].to(device), item["noise_sigma"][None].to(device)
+        prior = benchmark_prior(network.setting, kernel, noise_sigma, basis=network.kernel_basis)
         features = network.query_estimator(network.estimator_input(lq, prior))
     else:
         features = network.estimator(lq)  # type: ignore[operator]

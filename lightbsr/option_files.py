@@ -10,13 +10,15 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from basicsr.data.realesrgan_dataset import RealESRGANDataset
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
-from lightbsr_arch import network_options
+from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher, network_options
 from lightbsr_compat import InputError, load_options, load_weights_file, nearest
-from lightbsr_data import BlindBenchmarkDataset, DegradationPriorDataset
-from lightbsr_models import LightBSRStudentModel, LightBSRTeacherModel
-from lightbsr_models.lightbsr_student_model import load_teacher
+from lightbsr_data import BlindBenchmarkDataset, DegradationPriorDataset, build_degrader
+from lightbsr_models import LightBSRTeacherModel
+from lightbsr_models.adversarial_model import AdversarialModel
+from lightbsr_models.distillation_model import DistillationModel
 from lightbsr_models.lightbsr_teacher_model import check_queue
 from lightbsr_models.two_stage_model import TwoStageModel, check_same, pick_state_dict
 
@@ -64,9 +66,11 @@ _TOP: _Spec = {
 _PATH: _Spec = {
     "pretrain_network_g": (str, False),
     "pretrain_network_teacher": (str, False),
+    "pretrain_network_d": (str, False),
     "param_key_g": (str, False),
     "param_key_teacher": (str, False),
     "strict_load_g": (bool, False),
+    "strict_load_d": (bool, False),
     "resume_state": (str, False),
     "ignore_resume_networks": (list, False),
 }
@@ -79,7 +83,9 @@ _TRAIN: _Spec = {
     "scheduler": (dict, True),
     "pixel_opt": (dict, False),
     "perceptual_opt": (dict, False),
+    "usm_targets": (list, False),
 }
+_ADVERSARIAL: _Spec = {"gan_opt": (dict, True), "optim_d": (dict, True)}
 _OPTIM: _Spec = {
     "type": (str, True),
     "lr": (_NUMBER, True),
@@ -151,6 +157,28 @@ _TYPE_NAMES = {
     dict: "a section",
     list: "a list",
 }
+_BLUR: _Spec = {
+    "blur_kernel_size": (int, True),
+    "kernel_list": (list, True),
+    "kernel_prob": (list, True),
+    "blur_sigma": (list, True),
+    "betag_range": (list, True),
+    "betap_range": (list, True),
+    "sinc_prob": (_NUMBER, True),
+}
+_REAL_ESRGAN: _Spec = {
+    "meta_info": (str, False),
+    "degradation": (str, True),
+    "gt_size": (int, True),
+    "num_views": (int, False),
+    "pool_size": (int, False),
+    "second_order": (dict, False),
+    **_BLUR,
+    **{f"{name}2": spec for name, spec in _BLUR.items()},
+    "final_sinc_prob": (_NUMBER, True),
+    "use_hflip": (bool, True),
+    "use_rot": (bool, True),
+}
 
 
 def _type_name(types: Any) -> str:
@@ -162,6 +190,11 @@ def _type_name(types: Any) -> str:
 def _fits(value: Any, types: Any) -> bool:
     allowed = types if isinstance(types, tuple) else (types,)
     return isinstance(value, allowed) and (not isinstance(value, bool) or bool in allowed)
+
+
+def _registered(registry: Any, name: str) -> Any:
+    """What ``name`` is in a registry of BasicSR, which may know it with a suffix of its own; None if nothing."""
+    return next((registry.get(n) for n in (name, f"{name}_basicsr") if n in registry), None)
 
 
 class _Findings(list[str]):
@@ -194,10 +227,10 @@ class _Findings(list[str]):
             self.append(f"{where}: type is missing")
             return None
         name = options["type"]
-        if name not in registry:
+        made = _registered(registry, name)
+        if made is None:
             self.append(f"{where}: type is {name!r}{nearest(name, registry.keys())}")
             return None
-        made = registry.get(name)
         spec = {"type": (str, True), **extra, **_signature_spec(made, skip)}
         return made if self.section(where, options, spec) else None
 
@@ -225,6 +258,7 @@ def _signature_spec(made: Any, skip: tuple[str, ...]) -> _Spec:
 
 # The teacher model gives the network these itself: they follow from the degradation.
 _NOT_IN_FILES = ("num_prior", "kernel_basis", "setting")
+_OUR_NETWORKS = tuple(network.__name__ for network in (KDSR, KDSRTeacher, LightBSR, LightBSRTeacher))
 
 
 def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str, Any]) -> None:
@@ -232,11 +266,14 @@ def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str,
     if not isinstance(dataset, dict) or not isinstance(dataset.get("type"), str):
         findings.append(f"{where}: type is missing")
         return
-    if dataset["type"] not in DATASET_REGISTRY:
+    dataset_class = _registered(DATASET_REGISTRY, dataset["type"])
+    if dataset_class is None:
         findings.append(f"{where}: type is {dataset['type']!r}{nearest(dataset['type'], DATASET_REGISTRY.keys())}")
         return
-    dataset_class = DATASET_REGISTRY.get(dataset["type"])
     loader = _LOADER if phase == "train" else {name: (types, False) for name, (types, _) in _LOADER.items()}
+    if dataset_class is RealESRGANDataset and phase == "train":
+        _check_real_esrgan(findings, where, dataset, loader)
+        return
     if dataset_class not in _OUR_DATASETS:  # BasicSR's own check their options themselves
         findings.section(where, dataset, {"name": (str, True), **loader}, others=True)
         return
@@ -246,6 +283,23 @@ def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str,
         prepared = {**copy.deepcopy(dataset), "scale": opt["scale"], "phase": phase.split("_")[0]}
         prepared["dataroot_gt"] = os.path.expanduser(prepared["dataroot_gt"])
         findings.attempt(lambda: dataset_class(prepared))
+
+
+def _check_real_esrgan(findings: _Findings, where: str, dataset: dict[str, Any], loader: _Spec) -> None:
+    """BasicSR's ``RealESRGANDataset``, which itself names neither the option nor the file that is missing."""
+    spec = {**_DATASET, **loader, **_REAL_ESRGAN}
+    if not findings.section(where, dataset, spec):
+        return
+    root, on_disk = os.path.expanduser(dataset["dataroot_gt"]), dataset["io_backend"].get("type") == "disk"
+    if not os.path.isdir(root):
+        findings.append(f"{where}: dataroot_gt {root!r} is no folder")
+    elif on_disk and not os.path.isfile(dataset.get("meta_info") or ""):
+        findings.append(
+            f"{where}: meta_info is {dataset.get('meta_info')!r}, but must be a file with the name of an image on every"
+            " line: io_backend disk needs it"
+        )
+    elif not on_disk and not os.path.isfile(os.path.join(root, "meta_info.txt")):
+        findings.append(f"{where}: dataroot_gt {root!r} is no LMDB: it holds no meta_info.txt")
 
 
 def _check_weights(findings: _Findings, opt: dict[str, Any]) -> None:
@@ -265,7 +319,7 @@ def _check_weights(findings: _Findings, opt: dict[str, Any]) -> None:
         ours = {**defaults, **opt["network_g"]}
         check_same("pretrain_network_g", {n: ours[n] for n in stored if n not in _NOT_IN_FILES}, stored, path)
 
-    if opt["network_g"]["type"] in ("LightBSR", "LightBSRTeacher"):
+    if opt["network_g"]["type"] in _OUR_NETWORKS:
         findings.attempt(check)
     elif not os.path.isfile(path):
         findings.append(f"no such checkpoint file: {path!r}")
@@ -277,13 +331,18 @@ def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
     losses = {name: (dict, name not in optional) for name in getattr(model, "loss_options", ())}
     if issubclass(model, TwoStageModel):
         losses["pixel_opt"] = (dict, True)
+    if issubclass(model, AdversarialModel):
+        losses.update(_ADVERSARIAL)
+        if opt.get("network_d") is None:
+            findings.append("network_d is missing: adversarial training needs a discriminator")
     train = opt.get("train")
     if train is None:
         findings.append("train is missing: a train option file needs this section")
         return
     if not findings.section("train", train, {**_TRAIN, **losses}, others=not issubclass(model, TwoStageModel)):
         return
-    findings.section("train: optim_g", train["optim_g"], _OPTIM)
+    for name in {"optim_g", "optim_d"} & train.keys():
+        findings.section(f"train: {name}", train[name], _OPTIM)
     scheduler = train["scheduler"].get("type")
     if scheduler not in _SCHEDULERS:
         findings.append(f"train: scheduler: type is {scheduler!r}{nearest(str(scheduler), _SCHEDULERS)}")
@@ -364,11 +423,10 @@ def _check_together(findings: _Findings, opt: dict[str, Any], model: Any, *, is_
         world_size = int(os.environ.get("WORLD_SIZE", 1))
         queue_size = opt["network_g"].get("queue_size", 8192)
         findings.attempt(lambda: check_queue(queue_size, train_set["batch_size_per_gpu"] * world_size))
-    if issubclass(model, LightBSRStudentModel):
-        findings.attempt(lambda: load_teacher(opt))
-    if issubclass(model, TwoStageModel) and train_set["type"] != "DegradationPriorDataset":
-        needed = "but this model_type needs DegradationPriorDataset"
-        findings.append(f"datasets: train: type is {train_set['type']!r}, {needed}")
+    if issubclass(model, TwoStageModel):
+        findings.attempt(lambda: build_degrader(opt))
+    if issubclass(model, DistillationModel):
+        findings.attempt(lambda: model.load_teacher(opt))
 
 
 def load_checked_options(path: str, forced: list[str], *, is_train: bool) -> dict[str, Any]:

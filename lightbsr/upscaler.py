@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightbsr_arch import LightBSRTeacher, build_from_state_dict
+from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, load_weights_file
 
 from .convert import convert_state_dict, recognise
@@ -46,8 +46,8 @@ def load_network(path: str) -> nn.Module:
         InputError: also where the weights are a teacher's.
     """
     network = load_any_network(path)
-    if isinstance(network, LightBSRTeacher):
-        raise InputError(f"{path!r} holds a teacher, which needs the degradation: give a student's weights")
+    if isinstance(network, (KDSRTeacher, LightBSRTeacher)):
+        raise InputError(f"{path!r} holds a teacher, which needs more than the LR image: give a student's weights")
     return network
 
 

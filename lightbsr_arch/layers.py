@@ -3,6 +3,8 @@
 Sources: LightBSR (ICCV 2025) Sec. 3; EDSR for the tail; ConvNeXt (CVPR 2022) Fig. 4 for the residual branch.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +60,40 @@ class UpsampleTail(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.upsample(x))
+
+
+class SRFrame(nn.Module):
+    """What EDSR's descendants have around their body: mean shift, head, a convolution, the long skip, and the tail.
+
+    A subclass adds its body. Args and shapes: those of ``UpsampleTail``; the image is not clamped.
+    """
+
+    def __init__(self, *, num_feat: int, upscale: int) -> None:
+        super().__init__()
+        self.sub_mean = MeanShift(sign=-1)
+        self.head = nn.Conv2d(3, num_feat, 3, padding=1)
+        self.body_conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.tail = UpsampleTail(num_feat=num_feat, upscale=upscale)
+        self.add_mean = MeanShift(sign=1)
+
+    def body(self, x: Tensor, idr: Any) -> Tensor:
+        """The blocks, guided by an IDR: (B, num_feat, h, w) -> (B, num_feat, h, w)."""
+        raise NotImplementedError
+
+    def forward(self, lq: Tensor, idr: Any) -> Tensor:
+        """Super-resolve: (B, 3, h, w) -> (B, 3, h * upscale, w * upscale)."""
+        head = self.head(self.sub_mean(lq))
+        return self.add_mean(self.tail(self.body_conv(self.body(head, idr)) + head))
+
+
+def encode_setting(name: str) -> Tensor:
+    """The name of a degradation setting as a tensor, which a teacher can keep beside its weights: (len,) uint8."""
+    return torch.tensor(list(name.encode()), dtype=torch.uint8)
+
+
+def decode_setting(code: Tensor) -> str:
+    """The name that ``encode_setting`` made ``code`` of ('' if unknown)."""
+    return bytes(code.tolist()).decode()
 
 
 class ConvNeXtBranch(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .idr import IDR, IDRConverter, IDRCorrectionBlock, IDREstimator, fixed_uniform_noise
-from .layers import ConvNeXtBranch, MeanShift, UpsampleTail
+from .layers import ConvNeXtBranch, SRFrame
 
 
 class IDRModulation(nn.Module):
@@ -136,7 +136,7 @@ class IDRAdaptationGroup(nn.Module):
         return x + self.conv(y), idr
 
 
-class IDRGuidedSRNetwork(nn.Module):
+class IDRGuidedSRNetwork(SRFrame):
     """The part of LightBSR that super-resolves: head, groups, tail; student and teacher share it.
 
     Shape:
@@ -157,9 +157,7 @@ class IDRGuidedSRNetwork(nn.Module):
         channel_modulation: bool = True,
         idr_correction: bool = True,
     ) -> None:
-        super().__init__()
-        self.sub_mean = MeanShift(sign=-1)
-        self.head = nn.Conv2d(3, num_feat, 3, padding=1)
+        super().__init__(num_feat=num_feat, upscale=upscale)
         self.groups = nn.ModuleList(
             IDRAdaptationGroup(
                 num_feat=num_feat,
@@ -173,16 +171,11 @@ class IDRGuidedSRNetwork(nn.Module):
             )
             for _ in range(num_group)
         )
-        self.body_conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
-        self.tail = UpsampleTail(num_feat=num_feat, upscale=upscale)
-        self.add_mean = MeanShift(sign=1)
 
-    def forward(self, lq: Tensor, idr: IDR) -> Tensor:
-        head = self.head(self.sub_mean(lq))
-        x = head
+    def body(self, x: Tensor, idr: IDR) -> Tensor:
         for group in self.groups:
             x, idr = group(x, idr)
-        return self.add_mean(self.tail(self.body_conv(x) + head))
+        return x
 
 
 class LightBSROutput(NamedTuple):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .idr import IDR, IDRConverter, IDREstimator, join_prior
+from .layers import decode_setting, encode_setting
 from .lightbsr import IDRGuidedSRNetwork, LightBSROutput, check_sizes
 
 
@@ -115,12 +116,12 @@ class LightBSRTeacher(nn.Module):
         self.register_buffer("queue", F.normalize(torch.randn(num_idr, queue_size), dim=0))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         self.register_buffer("kernel_basis", torch.empty(0, 0) if kernel_basis is None else kernel_basis.clone())
-        self.register_buffer("setting_code", torch.tensor(list(setting.encode()), dtype=torch.uint8))
+        self.register_buffer("setting_code", encode_setting(setting))
 
     @property
     def setting(self) -> str:
         """Name of the degradation setting, as stored beside the weights ('' if unknown)."""
-        return bytes(self.setting_code.tolist()).decode()
+        return decode_setting(self.setting_code)
 
     def forward(self, lq: Tensor, degradation_prior: Tensor) -> Tensor:
         """Super-resolve: lq (B, 3, h, w) in [0, 1], prior (B, P) -> (B, 3, h * upscale, w * upscale), not clamped."""

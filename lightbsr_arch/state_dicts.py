@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .kdsr import KDSR, KDSRTeacher
+from .layers import decode_setting
 from .lightbsr import LightBSR
 from .lightbsr_teacher import LightBSRTeacher
 
@@ -23,19 +25,35 @@ def _upscale(state_dict: Mapping[str, Tensor], prefix: str) -> int:
     return math.prod(math.isqrt(w.shape[0] // w.shape[1]) for w in weights)
 
 
+def _kdsr_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], dict[str, Any]]:
+    head = state_dict["sr_network.head.weight"]
+    options: dict[str, Any] = dict(
+        num_feat=head.shape[0],
+        num_block=_count(state_dict, "sr_network.blocks."),
+        # A residual block's keys have one number more than those of the layers beside it.
+        num_resblock=sum(bool(re.fullmatch(r"estimator\.features\.\d+\.0\.weight", key)) for key in state_dict),
+        upscale=_upscale(state_dict, "sr_network.tail."),
+    )
+    if "setting_code" in state_dict:
+        return KDSRTeacher, {**options, "setting": decode_setting(state_dict["setting_code"])}
+    return KDSR, options
+
+
 def network_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], dict[str, Any]]:
     """The class and the constructor's options of the network that ``state_dict`` belongs to.
 
     Args:
-        state_dict: a whole state dict of ``LightBSR`` or ``LightBSRTeacher``.
+        state_dict: a whole state dict of ``LightBSR``, ``KDSR`` or the teacher of either.
 
     Returns:
         The class, and the options that give a network into which the state dict loads strictly.
 
     Raises:
-        ValueError: the keys are those of neither network.
+        ValueError: the keys are those of no network of this package.
     """
     try:
+        if "sr_network.blocks.0.to_kernel.0.weight" in state_dict:
+            return _kdsr_options(state_dict)
         options: dict[str, Any] = dict(
             num_feat=state_dict["sr_network.head.weight"].shape[0],
             num_group=_count(state_dict, "sr_network.groups."),
@@ -55,12 +73,13 @@ def network_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], 
             use_prior=num_prior > 0,
             queue_size=state_dict["queue"].shape[1],
             kernel_basis=state_dict["kernel_basis"],
-            setting=bytes(state_dict["setting_code"].tolist()).decode(),
+            setting=decode_setting(state_dict["setting_code"]),
         )
     except (KeyError, IndexError) as error:
         first = next(iter(state_dict), "none")
         raise ValueError(
-            f"the keys are not those of LightBSR or LightBSRTeacher (missing: {error}; the first key is {first!r})"
+            "the keys are not those of LightBSR, KDSR or a teacher of theirs"
+            f" (missing: {error}; the first key is {first!r})"
         ) from None
     return LightBSRTeacher, options
 

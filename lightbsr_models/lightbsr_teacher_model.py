@@ -7,15 +7,14 @@ in stage 2; here once.
 from collections import OrderedDict
 from typing import Any
 
-import torch
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
-from lightbsr_arch import LightBSRTeacher, network_options
-from lightbsr_compat import InputError, load_weights_file
-from lightbsr_data import degradation_prior, get_setting, kernel_basis
+from lightbsr_arch import LightBSRTeacher
+from lightbsr_compat import InputError
+from lightbsr_data import benchmark_prior, build_degrader, kernel_basis
 
-from .two_stage_model import TwoStageModel, check_same, pick_state_dict
+from .teacher_model import TeacherModel
 
 
 def check_queue(queue_size: int, batch: int) -> None:
@@ -28,11 +27,11 @@ def check_queue(queue_size: int, batch: int) -> None:
 
 
 @MODEL_REGISTRY.register()
-class LightBSRTeacherModel(TwoStageModel):
+class LightBSRTeacherModel(TeacherModel):
     """BasicSR model of ``LightBSRTeacher``.
 
-    In training the degradation setting is ``datasets: train: degradation``; it decides the number of prior channels,
-    and the network is given the kernel basis. In testing all three are read from the checkpoint.
+    The degradation setting decides the number of prior channels, and the network is given the kernel basis; in testing
+    all three are read from the checkpoint.
 
     Options of ``train``: ``idr_pretrain_iter``, ``contrast_opt`` (ContrastiveLoss), ``pixel_opt``. With
     ``contrast_opt: ~`` (an ablation) there is no stage 1, and SR alone trains the estimator.
@@ -40,33 +39,25 @@ class LightBSRTeacherModel(TwoStageModel):
 
     loss_options = ("contrast_opt",)
     optional_losses = ("contrast_opt",)
+    all_views = True
+    hint = "prior"
+    stored_options = ("num_prior", "kernel_basis", "setting", "queue_size")
     net_g: LightBSRTeacher
-    net_g_ema: LightBSRTeacher
 
-    def __init__(self, opt: dict[str, Any]) -> None:
-        if opt["is_train"]:
-            setting = get_setting(opt["datasets"]["train"]["degradation"])
-            stored = dict(num_prior=setting.num_prior_channels, kernel_basis=kernel_basis(), setting=setting.name)
-        else:
-            path = opt["path"].get("pretrain_network_g")
-            if path is None:
-                raise InputError("path pretrain_network_g is missing: testing a teacher needs its checkpoint")
-            state_dict = pick_state_dict(load_weights_file(path), path, opt["path"].get("param_key_g", "params"))
-            try:
-                network_class, options = network_options(state_dict)
-            except ValueError as error:
-                raise InputError(f"pretrain_network_g {path!r}: {error}") from None
-            check_same("pretrain_network_g", {"type": "LightBSRTeacher"}, {"type": network_class.__name__}, path)
-            stored = {name: options[name] for name in ("num_prior", "kernel_basis", "setting", "queue_size")}
-        super().__init__({**opt, "network_g": {**opt["network_g"], **stored}})
-        self.setting = get_setting(self.net_g.setting)
+    def options_of_setting(self, opt: dict[str, Any]) -> dict[str, Any]:
+        return dict(
+            super().options_of_setting(opt),
+            num_prior=build_degrader(opt).num_prior_channels,
+            kernel_basis=kernel_basis(),
+        )
 
     def init_training_settings(self) -> None:
         dataset_opt = self.opt["datasets"]["train"]
         check_queue(self.net_g.queue.shape[1], dataset_opt["batch_size_per_gpu"] * self.opt["world_size"])
         self.has_contrast = self.opt["train"]["contrast_opt"] is not None
-        if self.has_contrast and dataset_opt["num_views"] < 2:
-            raise InputError(f"num_views is {dataset_opt['num_views']}, but contrast needs at least 2")
+        num_views = dataset_opt.get("num_views", 1)
+        if self.has_contrast and num_views < 2:
+            raise InputError(f"num_views is {num_views}, but contrast needs at least 2")
         super().init_training_settings()
 
     def stage_modules(self, stage: int) -> list[nn.Module]:
@@ -79,30 +70,24 @@ class LightBSRTeacherModel(TwoStageModel):
     def stage_method(self, stage: int) -> str:
         return "contrast" if self.has_contrast else "forward"
 
+    def kernel_basis(self) -> Tensor:
+        return self.net_g.kernel_basis
+
     def feed_data(self, data: dict[str, Any]) -> None:
         super().feed_data(data)
         if "lq" in data:
-            self.feed_prior(data["kernel"].to(self.device), data["noise_sigma"].to(self.device))
-
-    def feed_prior(self, kernel: Tensor, noise_sigma: Tensor) -> None:
-        self.prior = degradation_prior(kernel, noise_sigma, basis=self.net_g.kernel_basis, setting=self.setting)
+            kernel, noise_sigma = data["kernel"].to(self.device), data["noise_sigma"].to(self.device)
+            self.prior = benchmark_prior(self.net_g.setting, kernel, noise_sigma, basis=self.kernel_basis())
 
     def stage_losses(self, stage: int) -> "OrderedDict[str, Tensor]":
         network, losses = self.net_g, OrderedDict()
         if not self.has_contrast:
-            losses["l_pix"] = self.cri_pix(self.step_network(self.lq[:, 0], self.prior), self.gt)
+            losses["l_pix"] = self.pixel_loss(self.step_network(self.lq[:, 0], self.prior))
             return losses
         network.update_key_estimator()
         output = self.step_network(self.lq, self.prior, super_resolve=stage == 2)
         losses["l_contrast"] = self.losses["contrast_opt"](output.queries, output.keys, network.queue.clone())
         network.enqueue(output.keys[:, 0])
         if stage == 2:
-            losses["l_pix"] = self.cri_pix(output.sr, self.gt)
+            losses["l_pix"] = self.pixel_loss(output.sr)
         return losses
-
-    def test(self) -> None:
-        network = self.net_g_ema if hasattr(self, "net_g_ema") else self.net_g
-        network.eval()
-        with torch.no_grad():
-            self.output = network(self.lq, self.prior)
-        self.net_g.train(self.is_train)

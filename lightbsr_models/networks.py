@@ -5,10 +5,10 @@ from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from lightbsr_arch import LightBSR, LightBSRTeacher
+from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher
 
-ARCH_REGISTRY.register(LightBSR)
-ARCH_REGISTRY.register(LightBSRTeacher)
+for _network in (LightBSR, LightBSRTeacher, KDSR, KDSRTeacher):
+    ARCH_REGISTRY.register(_network)
 
 
 @ARCH_REGISTRY.register()

@@ -13,10 +13,13 @@ from basicsr.models.base_model import BaseModel
 from torch import Tensor, nn
 
 from lightbsr_compat import InputError, nearest
-from lightbsr_data import ClassicDegradation
+from lightbsr_data import build_degrader, unsharp_mask
 
 from .schedules import two_stage_cosine
 from .validation import ShardedValidation
+
+# Losses whose target can be sharpened (``train: usm_targets``), as in Real-ESRGAN.
+_SHARPENED = ("pixel_opt", "perceptual_opt", "gan_opt")
 
 
 class _Method(nn.Module):
@@ -37,10 +40,12 @@ class TwoStageModel(ShardedValidation):
     Class attributes:
         loss_options: names of the ``train`` options that hold a loss each.
         optional_losses: those of them that an ablation may do without, saying so with ``~``.
+        all_views: whether a step takes all views of an image, or the first alone.
     """
 
     loss_options: tuple[str, ...] = ()
     optional_losses: tuple[str, ...] = ()
+    all_views = False
     net_g: nn.Module
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -59,7 +64,13 @@ class TwoStageModel(ShardedValidation):
     def init_training_settings(self) -> None:
         train_opt = self.opt["train"]
         self.pretrain_iter: int = train_opt.get("idr_pretrain_iter", 0)
-        self.degradation = ClassicDegradation(scale=self.opt["scale"])
+        self.degrader = build_degrader(self.opt)
+        self.usm_targets: list[str] = train_opt.get("usm_targets") or []
+        for name in self.usm_targets:
+            if name not in _SHARPENED:
+                raise InputError(f"usm_targets names {name!r}{nearest(str(name), _SHARPENED)}")
+        if self.usm_targets:
+            self.sharpener = unsharp_mask().to(self.device)
         given = [name for name in self.loss_options if train_opt[name] is not None]
         self.losses = {name: build_loss(train_opt[name]).to(self.device) for name in given}
         super().init_training_settings()
@@ -96,6 +107,19 @@ class TwoStageModel(ShardedValidation):
         """All losses of one step, weighted, by the names that the log shows."""
         raise NotImplementedError
 
+    def pixel_loss(self, sr: Tensor) -> Tensor:
+        """``pixel_opt`` of the SR images, which are kept as ``output``."""
+        self.output = sr
+        return self.cri_pix(sr, self.target("pixel_opt"))
+
+    def target(self, loss: str) -> Tensor:
+        """The HR images that the loss of that name is taken against, sharpened if ``usm_targets`` names it."""
+        return self.sharpened_gt if loss in self.usm_targets else self.gt
+
+    def after_step(self, stage: int) -> "OrderedDict[str, Tensor]":
+        """What is left to do once the network has made its step; returns what the log shows of it."""
+        return OrderedDict()
+
     def _enter_stage(self, stage: int) -> None:
         self.stage = stage
         trained = {id(p) for module in self.stage_modules(stage) for p in module.parameters()}
@@ -105,19 +129,18 @@ class TwoStageModel(ShardedValidation):
         self.step_network = BaseModel.model_to_device(self, _Method(self.net_g, self.stage_method(stage)))
 
     def feed_data(self, data: dict[str, Any]) -> None:
-        """Take a batch of ``DegradationPriorDataset`` and degrade it, or one of a benchmark as it is."""
+        """Take a batch of a training dataset and degrade it, or one of a benchmark as it is."""
         if "lq" in data:
             super().feed_data(data)
             return
-        gt = data["gt"].to(self.device, non_blocking=True).float() / 255.0  # (B, D, 3, H, W)
-        kernel = data["kernel"].to(self.device)
-        noise_sigma = data["noise_sigma"].to(self.device)
-        self.lq = self.degradation(gt, kernel, noise_sigma)  # (B, D, 3, h, w)
-        self.gt = gt[:, 0]  # (B, 3, H, W)
-        self.feed_prior(kernel, noise_sigma)
+        lq, self.gt, self.prior = self.degrader(data, self.device, self.kernel_basis())
+        self.lq = lq if self.all_views else lq[:, 0]
+        if self.usm_targets:
+            self.sharpened_gt = self.sharpener(self.gt)
 
-    def feed_prior(self, kernel: Tensor, noise_sigma: Tensor) -> None:
-        """Take what a training batch says of its degradation: kernel (B, 21, 21), noise_sigma (B,)."""
+    def kernel_basis(self) -> Tensor | None:
+        """The basis of the degradation prior, (441, 15), or None where nobody looks at the prior."""
+        return None
 
     def optimize_parameters(self, current_iter: int) -> None:
         stage = 1 if current_iter <= self.pretrain_iter else 2
@@ -128,6 +151,7 @@ class TwoStageModel(ShardedValidation):
         total: Tensor = sum(losses.values())  # type: ignore[assignment]
         total.backward()
         self.optimizer_g.step()
+        losses.update(self.after_step(stage))
         self.log_dict = self.reduce_loss_dict(losses)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)

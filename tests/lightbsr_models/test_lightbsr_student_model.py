@@ -8,7 +8,7 @@ from basicsr.models import build_model
 from lightbsr_arch import LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError
 from lightbsr_data import degradation_prior, get_setting, kernel_basis
-from lightbsr_models.lightbsr_student_model import start_from_teacher
+from lightbsr_models.distillation_model import start_from_teacher
 
 SIZES = dict(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6)
 

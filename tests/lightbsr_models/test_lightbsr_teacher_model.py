@@ -119,7 +119,7 @@ def test_testing_reads_setting_basis_and_sizes_from_the_checkpoint(parsed_option
     options = options_of_a_test(parsed_options, pretrain_network_g=teacher_run.checkpoint("latest"))
     del options["network_g"]["queue_size"], options["datasets"]["train"]
     model = build_model(options)
-    assert model.setting.name == "aniso_noise"
+    assert model.net_g.setting == "aniso_noise"
     weights = teacher_run.weights("latest")
     assert all(torch.equal(value, weights[name]) for name, value in model.net_g.state_dict().items())
     model.feed_data(dict(lq=torch.rand(1, 3, 8, 8), kernel=torch.rand(1, 21, 21), noise_sigma=torch.ones(1)))

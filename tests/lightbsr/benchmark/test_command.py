@@ -16,7 +16,7 @@ import torch
 from lightbsr.benchmark import cells
 from lightbsr.benchmark.cost import count_gmacs
 from lightbsr.cli import main
-from lightbsr_arch import LightBSR
+from lightbsr_arch import KDSR, LightBSR
 
 
 def run(data, out, *words):
@@ -267,3 +267,9 @@ def test_refusals(data, weights, tmp_path, capsys):
     capsys.readouterr()
     other = refusal(capsys, data, out, "--sets", "Set14", "--protocol", "gaussian8")
     assert "holds protocol 'iso' at x4, but this is 'gaussian8' at x4: name another folder" in other
+
+
+def test_kdsr(data, tmp_path):
+    torch.save({"params": KDSR(num_feat=8, num_block=1, num_resblock=1).state_dict()}, tmp_path / "kdsr.pth")
+    assert run(data, tmp_path / "out", "--sets", "Set14", "--method", f"KDSR={tmp_path / 'kdsr.pth'}") == 0
+    assert all(c["psnr"] is not None for c in results(tmp_path / "out")["cells"])
