@@ -4,6 +4,7 @@ Source: LightBSR (ICCV 2025), Sec. 3 and Fig. 3. Where paper and released code d
 it is the one that gives Table 3's GFLOPs: the spatial modulation is a 1x1 and a 3x3 convolution (paper: two 3x3).
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,42 @@ from torch import Tensor, nn
 
 from .idr import IDR, IDRConverter, IDRCorrectionBlock, IDREstimator, fixed_uniform_noise
 from .layers import ConvNeXtBranch, SRFrame
+
+
+@dataclass(frozen=True)
+class LightBSRSizes:
+    """The sizes and ablations of a LightBSR network, as ``LightBSR`` documents them; student and teacher share them.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    num_feat: int
+    num_group: int
+    num_block: int
+    upscale: int
+    num_idr: int
+    num_channel_idr: int
+    layer_scale_init: float
+    spatial_modulation: bool
+    channel_modulation: bool
+    idr_correction: bool
+
+    def __post_init__(self) -> None:
+        for name in ("num_group", "num_block", "num_channel_idr"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.num_feat < 4 or self.num_feat % 4:
+            raise ValueError(
+                f"num_feat is {self.num_feat}, but must be a positive multiple of 4 (split 1 : 3 in every block)"
+            )
+        if self.num_idr < 16 or self.num_idr % 16:
+            raise ValueError(f"num_idr is {self.num_idr}, but must be a positive multiple of 16 (PixelShuffle(4))")
+
+    @property
+    def num_spatial_idr(self) -> int:
+        """Channels of the spatial IDR: PixelShuffle(4) of the estimator's output."""
+        return self.num_idr // 16
 
 
 class IDRModulation(nn.Module):
@@ -23,33 +60,25 @@ class IDRModulation(nn.Module):
         (B, num_feat, h, w), IDR -> (B, num_feat, h, w)
     """
 
-    def __init__(
-        self,
-        *,
-        num_feat: int,
-        num_channel_idr: int,
-        num_spatial_idr: int,
-        spatial_modulation: bool = True,
-        channel_modulation: bool = True,
-    ) -> None:
+    def __init__(self, sizes: LightBSRSizes) -> None:
         super().__init__()
-        self.widths = (num_feat // 4, num_feat - num_feat // 4)  # 16 | 48
+        self.widths = (sizes.num_feat // 4, sizes.num_feat - sizes.num_feat // 4)  # 16 | 48
         n_spatial, n_channel = self.widths
         self.spatial_gate = self.channel_gate = None
-        if spatial_modulation:
+        if sizes.spatial_modulation:
             self.spatial_gate = nn.Sequential(
-                nn.Conv2d(num_spatial_idr + n_spatial, n_spatial, 1, bias=False),
+                nn.Conv2d(sizes.num_spatial_idr + n_spatial, n_spatial, 1, bias=False),
                 nn.GELU(),
                 nn.Conv2d(n_spatial, n_spatial, 3, padding=1, bias=False),
                 nn.Sigmoid(),
             )
         self.partial_conv = nn.Conv2d(n_spatial, n_spatial, 5, padding=2, bias=False)
-        if channel_modulation:
-            hidden = (n_channel + num_channel_idr) // 4
+        if sizes.channel_modulation:
+            n_joined = n_channel + sizes.num_channel_idr
             self.channel_gate = nn.Sequential(
-                nn.Linear(n_channel + num_channel_idr, hidden, bias=False),
+                nn.Linear(n_joined, n_joined // 4, bias=False),
                 nn.GELU(),
-                nn.Linear(hidden, n_channel, bias=False),
+                nn.Linear(n_joined // 4, n_channel, bias=False),
                 nn.Sigmoid(),
             )
 
@@ -66,26 +95,11 @@ class IDRModulation(nn.Module):
 class IDRAdaptationBlock(nn.Module):
     """IDR-AB: modulation by the IDR, GELU, then a ConvNeXt branch; the block's input is added at the end."""
 
-    def __init__(
-        self,
-        *,
-        num_feat: int,
-        num_channel_idr: int,
-        num_spatial_idr: int,
-        layer_scale_init: float,
-        spatial_modulation: bool = True,
-        channel_modulation: bool = True,
-    ) -> None:
+    def __init__(self, sizes: LightBSRSizes) -> None:
         super().__init__()
-        self.modulation = IDRModulation(
-            num_feat=num_feat,
-            num_channel_idr=num_channel_idr,
-            num_spatial_idr=num_spatial_idr,
-            spatial_modulation=spatial_modulation,
-            channel_modulation=channel_modulation,
-        )
+        self.modulation = IDRModulation(sizes)
         self.act = nn.GELU()
-        self.branch = ConvNeXtBranch(num_feat=num_feat, layer_scale_init=layer_scale_init)
+        self.branch = ConvNeXtBranch(num_feat=sizes.num_feat, layer_scale_init=sizes.layer_scale_init)
 
     def forward(self, x: Tensor, idr: IDR) -> Tensor:
         return x + self.branch(self.act(self.modulation(x, idr)))
@@ -97,35 +111,16 @@ class IDRAdaptationGroup(nn.Module):
     The corrected IDRs are returned too: the next group corrects them further.
     """
 
-    def __init__(
-        self,
-        *,
-        num_feat: int,
-        num_block: int,
-        num_channel_idr: int,
-        num_spatial_idr: int,
-        layer_scale_init: float,
-        spatial_modulation: bool = True,
-        channel_modulation: bool = True,
-        idr_correction: bool = True,
-    ) -> None:
+    def __init__(self, sizes: LightBSRSizes) -> None:
         super().__init__()
         self.correction: nn.Module = nn.Identity()
-        if idr_correction:
-            self.correction = IDRCorrectionBlock(num_channel_idr=num_channel_idr, num_spatial_idr=num_spatial_idr)
-        self.blocks = nn.ModuleList(
-            IDRAdaptationBlock(
-                num_feat=num_feat,
-                num_channel_idr=num_channel_idr,
-                num_spatial_idr=num_spatial_idr,
-                layer_scale_init=layer_scale_init,
-                spatial_modulation=spatial_modulation,
-                channel_modulation=channel_modulation,
+        if sizes.idr_correction:
+            self.correction = IDRCorrectionBlock(
+                num_channel_idr=sizes.num_channel_idr, num_spatial_idr=sizes.num_spatial_idr
             )
-            for _ in range(num_block)
-        )
-        self.branch = ConvNeXtBranch(num_feat=num_feat, layer_scale_init=layer_scale_init)
-        self.conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.blocks = nn.ModuleList(IDRAdaptationBlock(sizes) for _ in range(sizes.num_block))
+        self.branch = ConvNeXtBranch(num_feat=sizes.num_feat, layer_scale_init=sizes.layer_scale_init)
+        self.conv = nn.Conv2d(sizes.num_feat, sizes.num_feat, 3, padding=1)
 
     def forward(self, x: Tensor, idr: IDR) -> tuple[Tensor, IDR]:
         idr = self.correction(idr)
@@ -143,34 +138,9 @@ class IDRGuidedSRNetwork(SRFrame):
         lq (B, 3, h, w), IDR -> (B, 3, h * upscale, w * upscale), not clamped
     """
 
-    def __init__(
-        self,
-        *,
-        num_feat: int,
-        num_group: int,
-        num_block: int,
-        upscale: int,
-        num_channel_idr: int,
-        num_spatial_idr: int,
-        layer_scale_init: float,
-        spatial_modulation: bool = True,
-        channel_modulation: bool = True,
-        idr_correction: bool = True,
-    ) -> None:
-        super().__init__(num_feat=num_feat, upscale=upscale)
-        self.groups = nn.ModuleList(
-            IDRAdaptationGroup(
-                num_feat=num_feat,
-                num_block=num_block,
-                num_channel_idr=num_channel_idr,
-                num_spatial_idr=num_spatial_idr,
-                layer_scale_init=layer_scale_init,
-                spatial_modulation=spatial_modulation,
-                channel_modulation=channel_modulation,
-                idr_correction=idr_correction,
-            )
-            for _ in range(num_group)
-        )
+    def __init__(self, sizes: LightBSRSizes) -> None:
+        super().__init__(num_feat=sizes.num_feat, upscale=sizes.upscale)
+        self.groups = nn.ModuleList(IDRAdaptationGroup(sizes) for _ in range(sizes.num_group))
 
     def body(self, x: Tensor, idr: IDR) -> Tensor:
         for group in self.groups:
@@ -183,18 +153,6 @@ class LightBSROutput(NamedTuple):
 
     sr: Tensor
     idr: IDR
-
-
-def check_sizes(*, num_feat: int, num_group: int, num_block: int, num_idr: int, num_channel_idr: int) -> None:
-    """Raise ValueError, naming value and rule, where the sizes of a LightBSR network do not fit together."""
-    positive = dict(num_group=num_group, num_block=num_block, num_channel_idr=num_channel_idr)
-    for name, value in positive.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1")
-    if num_feat < 4 or num_feat % 4:
-        raise ValueError(f"num_feat is {num_feat}, but must be a positive multiple of 4 (split 1 : 3 in every block)")
-    if num_idr < 16 or num_idr % 16:
-        raise ValueError(f"num_idr is {num_idr}, but must be a positive multiple of 16 (PixelShuffle(4))")
 
 
 class LightBSR(nn.Module):
@@ -237,29 +195,23 @@ class LightBSR(nn.Module):
         estimator_noise: float = 0.0,
     ) -> None:
         super().__init__()
-        check_sizes(
-            num_feat=num_feat,
-            num_group=num_group,
-            num_block=num_block,
-            num_idr=num_idr,
-            num_channel_idr=num_channel_idr,
-        )
-        self.upscale = upscale
-        self.estimator_noise = estimator_noise
-        self.estimator = IDREstimator(num_in_ch=3, num_idr=num_idr)
-        self.converter = IDRConverter(num_idr=num_idr, num_channel_idr=num_channel_idr)
-        self.sr_network = IDRGuidedSRNetwork(
+        sizes = LightBSRSizes(
             num_feat=num_feat,
             num_group=num_group,
             num_block=num_block,
             upscale=upscale,
+            num_idr=num_idr,
             num_channel_idr=num_channel_idr,
-            num_spatial_idr=num_idr // 16,
             layer_scale_init=layer_scale_init,
             spatial_modulation=spatial_modulation,
             channel_modulation=channel_modulation,
             idr_correction=idr_correction,
         )
+        self.upscale = upscale
+        self.estimator_noise = estimator_noise
+        self.estimator = IDREstimator(num_in_ch=3, num_idr=num_idr)
+        self.converter = IDRConverter(num_idr=num_idr, num_channel_idr=num_channel_idr)
+        self.sr_network = IDRGuidedSRNetwork(sizes)
 
     def forward(self, lq: Tensor) -> Tensor:
         """Super-resolve: (B, 3, h, w) in [0, 1], h, w >= 1 -> (B, 3, h * upscale, w * upscale), not clamped."""

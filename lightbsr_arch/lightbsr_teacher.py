@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .idr import IDR, IDRConverter, IDREstimator, join_prior
 from .layers import decode_setting, encode_setting
-from .lightbsr import IDRGuidedSRNetwork, LightBSROutput, check_sizes
+from .lightbsr import IDRGuidedSRNetwork, LightBSROutput, LightBSRSizes
 
 
 class ContrastOutput(NamedTuple):
@@ -80,12 +80,17 @@ class LightBSRTeacher(nn.Module):
         momentum: float = 0.999,
     ) -> None:
         super().__init__()
-        check_sizes(
+        sizes = LightBSRSizes(
             num_feat=num_feat,
             num_group=num_group,
             num_block=num_block,
+            upscale=upscale,
             num_idr=num_idr,
             num_channel_idr=num_channel_idr,
+            layer_scale_init=layer_scale_init,
+            spatial_modulation=spatial_modulation,
+            channel_modulation=channel_modulation,
+            idr_correction=idr_correction,
         )
         if num_prior < 0 or queue_size < 1:
             raise ValueError(f"num_prior is {num_prior} and queue_size {queue_size}, but must be at least 0 and 1")
@@ -101,18 +106,7 @@ class LightBSRTeacher(nn.Module):
             key.data.copy_(query.data)
             key.requires_grad = False
         self.converter = IDRConverter(num_idr=num_idr, num_channel_idr=num_channel_idr)
-        self.sr_network = IDRGuidedSRNetwork(
-            num_feat=num_feat,
-            num_group=num_group,
-            num_block=num_block,
-            upscale=upscale,
-            num_channel_idr=num_channel_idr,
-            num_spatial_idr=num_idr // 16,
-            layer_scale_init=layer_scale_init,
-            spatial_modulation=spatial_modulation,
-            channel_modulation=channel_modulation,
-            idr_correction=idr_correction,
-        )
+        self.sr_network = IDRGuidedSRNetwork(sizes)
         self.register_buffer("queue", F.normalize(torch.randn(num_idr, queue_size), dim=0))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         self.register_buffer("kernel_basis", torch.empty(0, 0) if kernel_basis is None else kernel_basis.clone())

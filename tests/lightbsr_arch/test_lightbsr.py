@@ -11,7 +11,6 @@ import torch
 
 import lightbsr_arch
 from lightbsr_arch import IDR, LightBSR
-from lightbsr_arch.lightbsr import IDRModulation
 
 TINY = dict(num_feat=8, num_group=2, num_block=1, num_idr=16, num_channel_idr=6)
 
@@ -139,7 +138,8 @@ def test_both_parts_of_the_idr_guide_every_block(part):
 
 
 def test_modulation_gates_a_quarter_by_the_spatial_idr_and_the_rest_by_the_channel_idr():
-    modulation = IDRModulation(num_feat=8, num_channel_idr=6, num_spatial_idr=1)
+    network = LightBSR(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6)
+    modulation = network.sr_network.groups[0].blocks[0].modulation
     x, idr = torch.randn(2, 8, 5, 5), IDR(torch.randn(2, 6), torch.randn(2, 1, 5, 5))
     with torch.no_grad():
         y = modulation(x, idr)
