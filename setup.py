@@ -18,6 +18,7 @@ setup(
         "lightbsr.benchmark",
         "lightbsr.options",
         "lightbsr_arch",
+        "lightbsr_compat",
         "lightbsr_data",
         "lightbsr_models",
     ],
@@ -26,7 +27,6 @@ setup(
         "lightbsr.benchmark": ["report.html"],
         "lightbsr.options": ["train/*.yml", "test/*.yml", "ablation/*.yml"],
     },
-    py_modules=["lightbsr_compat"],
     install_requires=[
         # BasicSR 1.4.2 cannot be built on Python 3.13 and newer (BasicSR#749).
         "basicsr>=1.4.2; python_version < '3.13'",

@@ -1,6 +1,7 @@
 """The command line: ``lightbsr COMMAND`` and ``python -m lightbsr COMMAND``."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -139,11 +140,17 @@ def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
     argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
     argv += ["--force_yml", *args.force_yml] * bool(args.force_yml)
     sys.argv = argv  # BasicSR's pipelines parse the command line themselves
+    signals: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if is_train:
         from basicsr.train import train_pipeline as pipeline
+
+        from lightbsr_compat.training import stopping_in_order
+
+        signals = stopping_in_order()
     else:
         from basicsr.test import test_pipeline as pipeline
-    pipeline(os.getcwd())
+    with signals:
+        pipeline(os.getcwd())
     return 0
 
 
@@ -197,7 +204,14 @@ def _sentences(error: InputError) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 1 (some images failed), 2 (an error of the input) or 130 (Ctrl-C)."""
+    """Run one command.
+
+    Returns:
+        The exit status: 0, 1 (some images failed), 2 (an error of the input) or 130 (interrupted at once).
+
+    Raises:
+        SystemExit: with status 75 where a signal has stopped training in order, everything saved.
+    """
     args = _parser().parse_args(argv)
     try:
         return _dispatch(args)

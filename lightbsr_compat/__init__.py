@@ -1,38 +1,40 @@
 """What BasicSR 1.4.2 needs on today's stack, and the error class that every room of the house raises.
 
-Importing this module applies every ``_mend_*`` below. Each does nothing where BasicSR is already
-right. Nothing else in the project knows of BasicSR's faults. Where BasicSR is not installed (it cannot be built on
-Python 3.13 and newer) nothing is mended, and whoever needs it calls ``require_basicsr``.
+Importing this package applies every ``_mend_*`` below and every ``mend_*`` of ``training``. Each does nothing where
+BasicSR is already right. Nothing else in the project knows of BasicSR's faults. Where BasicSR is not installed (it
+cannot be built on Python 3.13 and newer) nothing is mended, and whoever needs it calls ``require_basicsr``.
 """
 
 import argparse
-import contextlib
-import difflib
 import importlib
 import importlib.resources
 import importlib.util
 import os
-import random
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
+from .errors import InputError, nearest
+from .files import load_weights_file, remove_unfinished, replaced, save_whole, written_whole
 
-class InputError(ValueError):
-    """Something that the user can mend: one sentence with the value, the rule and the file; shown without traceback."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the known name nearest to ``name``, or '; known: ...' where none is near."""
-    known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+__all__ = [
+    "InputError",
+    "OptionLoader",
+    "has_basicsr",
+    "load_options",
+    "load_weights_file",
+    "nearest",
+    "remove_unfinished",
+    "require_basicsr",
+    "save_whole",
+    "split_force_yml",
+    "written_whole",
+]
 
 
 def has_basicsr() -> bool:
@@ -52,22 +54,6 @@ def require_basicsr(what: str) -> None:
             f"{what} needs BasicSR, which is not installed for Python {version}: BasicSR 1.4.2 can be built on Python"
             " 3.10 to 3.12 only, so make an environment of one of these and install lightbsr there (README, Install)"
         )
-
-
-def load_weights_file(path: str | os.PathLike[str]) -> Any:
-    """``torch.load`` onto the CPU without running pickled code.
-
-    Raises:
-        InputError: the file is missing, or is no checkpoint that can be read safely.
-    """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise InputError(f"no such checkpoint file: {path!r}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the bytes provoke
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path!r} cannot be read as a PyTorch checkpoint: {reason[:200]}") from error
 
 
 class OptionLoader(yaml.SafeLoader):
@@ -161,19 +147,6 @@ def load_options(path: str | os.PathLike[str], forced: Iterable[str] = ()) -> di
     return options
 
 
-@contextlib.contextmanager
-def _replaced(target: Any, **attributes: Any) -> Iterator[None]:
-    """Give ``target`` other attributes for the length of a with-block."""
-    before = {name: getattr(target, name) for name in attributes}
-    for name, value in attributes.items():
-        setattr(target, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(target, name, value)
-
-
 def _mend_functional_tensor() -> None:
     # torchvision 0.17 removed the module that BasicSR imports rgb_to_grayscale from (BasicSR#533, #663, #711).
     name = "torchvision.transforms.functional_tensor"
@@ -198,8 +171,8 @@ def _mend_option_parsing() -> None:
         argv, forced = split_force_yml(sys.argv)
         loader = types.SimpleNamespace(load=lambda file, Loader: load_options(file.name, forced))
         with (
-            _replaced(sys, argv=argv),
-            _replaced(basicsr.utils.options, yaml=loader, ordered_yaml=lambda: (None, None)),
+            replaced(sys, argv=argv),
+            replaced(basicsr.utils.options, yaml=loader, ordered_yaml=lambda: (None, None)),
         ):
             return stock(root_path, is_train)
 
@@ -215,31 +188,6 @@ def split_force_yml(argv: list[str]) -> tuple[list[str], list[str]]:
     return rest, known.force_yml
 
 
-def _mend_resume_on_cpu() -> None:
-    # load_resume_state asks for a CUDA device, and says nothing useful of a file that is no training state.
-    import basicsr.train
-
-    def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-        folder = opt["path"]["training_states"]
-        if opt["auto_resume"]:
-            states = [name for name in os.listdir(folder) if name.endswith(".state")] if os.path.isdir(folder) else []
-            if states:
-                newest = max(states, key=lambda name: float(name.removesuffix(".state")))
-                opt["path"]["resume_state"] = os.path.join(folder, newest)
-        path = opt["path"].get("resume_state")
-        if not path:
-            return None
-        state = load_weights_file(path)
-        if not isinstance(state, dict) or not {"epoch", "iter", "optimizers", "schedulers"} <= state.keys():
-            raise InputError(
-                f"resume_state {path!r} is not a training state: give the .state file from training_states/, not a .pth"
-            )
-        basicsr.train.check_resume(opt, state["iter"])
-        return state
-
-    basicsr.train.load_resume_state = load_resume_state
-
-
 def _mend_distributed_on_cpu() -> None:
     # The launchers take the rank modulo the number of GPUs, and know nccl only; DDP is given a CUDA device.
     import basicsr.models.base_model
@@ -252,7 +200,7 @@ def _mend_distributed_on_cpu() -> None:
         if torch.cuda.is_available():
             stock_init(launcher, backend, **kwargs)
         else:
-            with _replaced(torch.cuda, device_count=lambda: 1, set_device=lambda device: None):
+            with replaced(torch.cuda, device_count=lambda: 1, set_device=lambda device: None):
                 stock_init(launcher, "gloo", **kwargs)
 
     for module in (basicsr.utils.dist_util, basicsr.utils.options):
@@ -290,19 +238,6 @@ def _mend_ema() -> None:
     BaseModel.model_ema = model_ema
 
 
-def _worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
-    worker_seed = torch.initial_seed() % 2**32
-    np.random.seed(worker_seed)
-    random.seed(worker_seed)
-
-
-def _mend_worker_seeds() -> None:
-    # worker_init_fn gives numpy and random the same seeds in every epoch; torch's own worker seed differs.
-    import basicsr.data
-
-    basicsr.data.worker_init_fn = _worker_init_fn
-
-
 def _new_dataset(module: str, name: str) -> Any:
     dataset_class = getattr(importlib.import_module(module), name)
     return dataset_class.__new__(dataset_class)
@@ -324,8 +259,15 @@ def _mend_spawned_datasets() -> None:
 if has_basicsr():
     _mend_functional_tensor()
     _mend_option_parsing()
-    _mend_resume_on_cpu()
     _mend_distributed_on_cpu()
     _mend_ema()
-    _mend_worker_seeds()
     _mend_spawned_datasets()
+    # Only now can BasicSR be imported.
+    from . import training
+
+    training.mend_worker_seeds()
+    training.mend_data_order()
+    training.mend_resume()
+    training.mend_saving()
+    training.mend_loading()
+    training.mend_steps()

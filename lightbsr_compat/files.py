@@ -1,0 +1,121 @@
+"""Files that are read without running code, and written whole or not at all."""
+
+import contextlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .errors import InputError
+
+_UNFINISHED = ".unfinished-"
+
+
+def load_weights_file(path: str | os.PathLike[str]) -> Any:
+    """Read a checkpoint onto the CPU without running pickled code: PyTorch's format, or safetensors by its suffix.
+
+    Raises:
+        InputError: the file is missing, damaged, or no checkpoint that can be read safely.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise InputError(f"no such checkpoint file: {path!r}")
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        # PyTorch reads the archive without looking at its checksums.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"{damaged} is damaged (checksum)")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes provoke
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kind = "safetensors file" if path.endswith(".safetensors") else "PyTorch checkpoint"
+        raise InputError(f"{path!r} cannot be read as a {kind}: {reason[:200]}") from error
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Give a temporary path beside ``path``; on leaving without an error it becomes ``path``, else it is removed.
+
+    Whatever the moment of a crash, ``path`` is the whole old file or the whole new one: the data is on the disk before
+    the name is. Folders above ``path`` are made. The temporary name keeps the suffix, which encoders choose the format
+    by; what a kill leaves of it ``remove_unfinished`` removes.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full.
+    """
+    path = os.fspath(path)
+    folder, name = os.path.split(os.path.abspath(path))
+    temporary = None
+    try:
+        os.makedirs(folder, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=_UNFINISHED, suffix=os.path.splitext(name)[1], dir=folder)
+        os.close(descriptor)
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(folder)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+        if isinstance(error, OSError):
+            raise InputError(f"{path!r} cannot be written: {error.strerror or error}") from error
+        raise
+
+
+def _sync(path: str) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and os.path.isdir(path):  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_whole(content: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save``, whole or not at all.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written to.
+    """
+    # In memory first: PyTorch's own writer turns a full disk into an abort of the process.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        file.write(buffer.getbuffer())
+
+
+def remove_unfinished(folder: str) -> None:
+    """Remove what killed processes left of files that they were writing with ``written_whole``."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        if name.startswith(_UNFINISHED):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(folder, name))
+
+
+@contextlib.contextmanager
+def replaced(target: Any, **attributes: Any) -> Iterator[None]:
+    """Give ``target`` other attributes for the length of a with-block."""
+    before = {name: getattr(target, name) for name in attributes}
+    for name, value in attributes.items():
+        setattr(target, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(target, name, value)
