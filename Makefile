@@ -7,13 +7,17 @@ SUITABLE = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
 	$$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test lint clean
+.PHONY: demo test faults lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/lightbsr demo
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
+
+# Faults of every kind, injected into real training runs: about fifteen minutes on two CPU cores.
+faults: $(VENV)/installed
+	$(BIN)/python -m pytest tests/faults
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

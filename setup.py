@@ -33,6 +33,8 @@ setup(
         "torch>=2.4",
         "numpy",
         "opencv-python",
+        "pillow",  # reads an image's size before it is decoded
+        "safetensors",  # checkpoints that cannot hold code
         "scipy<2",  # BasicSR imports scipy.ndimage.filters, which SciPy 2 removes
         "scikit-learn",
         "lmdb",

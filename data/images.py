@@ -1,12 +1,20 @@
-"""Where HR images come from: a folder, a folder with a meta_info file, or BasicSR's LMDB."""
+"""Where HR images come from: a folder, a folder with a meta_info file, or BasicSR's LMDB.
 
+Image files are not trusted: their size is bounded before they are decoded, and one that is cut off is refused, where
+OpenCV would fill up with grey.
+"""
+
+import io
 import os
 import re
+import time
+import zlib
 from typing import Any
 
 import cv2
 import lmdb
 import numpy as np
+from PIL import Image
 
 from lightbsr_compat import InputError, nearest, require_basicsr
 
@@ -18,6 +26,88 @@ _Entry = tuple[str, tuple[int, int] | None]  # name, and (height, width) where k
 
 def _stem(name: str) -> str:
     return os.path.splitext(os.path.basename(name))[0]
+
+
+MAX_PIXELS = 2**26  # 8192 x 8192; a small file can claim any size, and decoding it takes the memory
+_PAUSES = (0.1, 0.5)  # seconds before an image that cannot be read is tried again: a network file system may hiccup
+
+
+class UnreadableImage(InputError):
+    """An image that cannot be read now; another try may succeed."""
+
+
+def _is_whole(data: bytes, kind: str | None) -> bool:
+    """Whether a PNG has all of its chunks, each with the right checksum, and a JPEG its end marker."""
+    if kind == "PNG":
+        position = 8
+        while position + 12 <= len(data):
+            end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+            checksum = int.from_bytes(data[end - 4 : end], "big")
+            if end > len(data) or zlib.crc32(data[position + 4 : end - 4]) != checksum:
+                return False
+            if data[position + 4 : position + 8] == b"IEND":
+                return True
+            position = end
+        return False
+    if kind in ("JPEG", "MPO"):
+        position = 2
+        while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")  # over a segment, to a scan
+        return b"\xff\xd9" in data[position:]  # a scan holds no 0xff but before 0x00 and marker numbers
+    return True
+
+
+def decode_image(data: bytes | None, path: str, *, drop_alpha: bool = False) -> np.ndarray:
+    """Decode an image file; grey, palette and 16-bit images become RGB of 8 bits.
+
+    Args:
+        data: the whole file.
+        path: to be named in errors.
+        drop_alpha: drop transparency instead of refusing it.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        InputError: empty, cut off, damaged, too large, CMYK, transparent, or no image at all.
+    """
+    if not data:
+        raise UnreadableImage(f"image {path!r} cannot be read: it is missing or empty")
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            kind, mode, (width, height) = header.format, header.mode, header.size
+            has_alpha = not drop_alpha and (mode in ("RGBA", "LA", "PA") or "transparency" in header.info)
+            if width * height > MAX_PIXELS:
+                raise InputError(f"image {path!r} is {width}x{height}, but at most {MAX_PIXELS:,} pixels are decoded")
+            if mode == "CMYK":
+                raise InputError(f"image {path!r} is CMYK, but must be RGB or grey: its colours depend on a profile")
+            if not _is_whole(data, kind):
+                raise UnreadableImage(f"image {path!r} cannot be read: it is cut off or damaged")
+            if has_alpha and header.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+                raise InputError(f"image {path!r} is transparent in places, but must be opaque: what is behind it?")
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise InputError(f"image {path!r} is larger than the {MAX_PIXELS:,} pixels that are decoded") from None
+    except Exception as error:  # Pillow and OpenCV raise whatever the bytes provoke
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UnreadableImage(f"image {path!r} cannot be read: {reason}") from None
+    if image is None:
+        raise UnreadableImage(f"image {path!r} cannot be read: it is no image that OpenCV knows")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _check_lmdb(path: str) -> None:
+    """Raise InputError where an LMDB is damaged so that a read of it could crash the process."""
+    try:
+        with lmdb.open(path, readonly=True, lock=False, readahead=False) as database:
+            expected = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
+    except lmdb.Error as error:
+        raise InputError(f"dataroot_gt {path!r} cannot be read as an LMDB: {error}") from None
+    size = os.path.getsize(os.path.join(path, "data.mdb"))
+    if size < expected:
+        raise InputError(f"dataroot_gt {path!r} is cut off: data.mdb has {size:,} bytes of {expected:,}")
 
 
 class HRImages:
@@ -50,6 +140,7 @@ class HRImages:
                 raise InputError(f"meta_info_file {meta_info_file!r} goes with io_backend disk; an LMDB has its own")
             if not os.path.isfile(os.path.join(dataroot, "data.mdb")):
                 raise InputError(f"dataroot_gt {dataroot!r} is no LMDB: it holds no data.mdb")
+            _check_lmdb(dataroot)
             meta_info_file = os.path.join(dataroot, "meta_info.txt")
         if meta_info_file is None:
             names = [name for name in os.listdir(dataroot) if name.lower().endswith(IMAGE_SUFFIXES)]
@@ -87,22 +178,20 @@ class HRImages:
         return os.path.join(self.dataroot, name)
 
     def read(self, index: int) -> np.ndarray:
-        """The image as (H, W, 3) uint8, RGB.
+        """The image as (H, W, 3) uint8, RGB; one that cannot be read is tried again after a pause.
 
         Raises:
-            InputError: the file or entry is missing or cannot be decoded.
+            InputError: the file or entry is missing, or ``decode_image`` refuses it.
         """
-        path = self.path(index)
-        image = None
-        try:
-            data = self._bytes(index)
-            if data:
-                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except (OSError, cv2.error, lmdb.Error, UnicodeEncodeError) as error:  # BasicSR's keys are ASCII
-            raise InputError(f"image {path!r} cannot be read: {error}") from None
-        if image is None:
-            raise InputError(f"image {path!r} cannot be read: it is missing, empty or no image that OpenCV knows")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        for pause in (*_PAUSES, None):
+            try:
+                return decode_image(self._bytes(index), self.path(index))
+            except UnreadableImage:
+                self._client = None
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError
 
     def _bytes(self, index: int) -> bytes | None:
         if self._client is None:
@@ -111,6 +200,9 @@ class HRImages:
 
             options = {"db_paths": [self.dataroot], "client_keys": ["gt"]} if self.io_backend == "lmdb" else {}
             self._client = FileClient(self.io_backend, **options)
-        if self.io_backend == "lmdb":
-            return self._client.get(self.names[index], "gt")
-        return self._client.get(self.path(index))
+        try:
+            if self.io_backend == "lmdb":
+                return self._client.get(self.names[index], "gt")
+            return self._client.get(self.path(index))
+        except (OSError, lmdb.Error, UnicodeEncodeError) as error:  # BasicSR's keys are ASCII
+            raise UnreadableImage(f"image {self.path(index)!r} cannot be read: {error}") from None

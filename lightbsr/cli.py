@@ -11,6 +11,7 @@ from typing import Any
 import lightbsr
 from lightbsr_compat import InputError, require_basicsr
 
+EXIT_WORKER_DIED = 1
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
@@ -149,8 +150,15 @@ def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
         signals = stopping_in_order()
     else:
         from basicsr.test import test_pipeline as pipeline
-    with signals:
-        pipeline(os.getcwd())
+    try:
+        with signals:
+            pipeline(os.getcwd())
+    except RuntimeError as error:
+        if isinstance(error, InputError) or not str(error).startswith("DataLoader worker"):
+            raise
+        print(f"lightbsr: error: a data-loading worker died: {error}", file=sys.stderr)
+        print("lightbsr: --auto_resume goes on from the newest training state", file=sys.stderr)
+        return EXIT_WORKER_DIED
     return 0
 
 
@@ -207,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0, 1 (some images failed), 2 (an error of the input) or 130 (interrupted at once).
+        The exit status: 0, 1 (some images failed, or a data-loading worker died), 2 (an error of the input) or 130
+        (interrupted at once).
 
     Raises:
         SystemExit: with status 75 where a signal has stopped training in order, everything saved.

@@ -122,6 +122,7 @@ _VAL: _Spec = {
 _LOGGER: _Spec = {
     "print_freq": (int, True),
     "save_checkpoint_freq": (int, True),
+    "keep_checkpoints": (int, False),
     "use_tb_logger": (bool, True),
     "wandb": (dict, False),
 }

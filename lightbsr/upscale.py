@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lightbsr_compat import InputError
-from lightbsr_data.images import IMAGE_SUFFIXES
+from lightbsr_data.images import IMAGE_SUFFIXES, decode_image
 
 from .files import written_whole
 from .upscaler import Upscaler
@@ -38,14 +38,10 @@ def read_image(path: str) -> np.ndarray:
     """Read an image as (H, W, 3) uint8, RGB.
 
     Raises:
-        InputError: no image that OpenCV can decode.
+        InputError: no image, one that is cut off, or one of too many pixels.
     """
     with open(path, "rb") as file:
-        data = file.read()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        raise InputError(f"{path!r} is empty or no image that OpenCV knows")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return decode_image(file.read(), path, drop_alpha=True)
 
 
 def write_png(path: str, image: np.ndarray) -> None:

@@ -236,6 +236,8 @@ def resume(tmp_path, **options):
 
 
 def save_state(path, iteration):
+    """A training state and the weights that belong to it."""
+    torch.save({"params": {}}, path.with_name(f"net_g_{iteration}.pth"))
     torch.save(dict(epoch=1, iter=iteration, optimizers=[], schedulers=[]), path)
     return str(path)
 

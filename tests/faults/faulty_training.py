@@ -5,28 +5,33 @@ Faults:
     kill-in-save:N                  SIGKILL at the N-th event of saving: half written, written, renamed, named, ...
     full-disk:N                     the N-th file that is saved meets a full disk, half written
     signal-in-step:ITERATION:NUMBER the process gets that signal in the middle of that iteration
+    slow-steps:SECONDS              every step takes so much longer
     dead-worker:ITERATION           a data-loading worker is killed when that iteration begins
     dead-rank:ITERATION             rank 1 kills itself when that iteration begins
 """
 
 import errno
+import io
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
+import types
 
 import lightbsr.cli
 from lightbsr_compat import files, training
 
 
-def at_iteration(iteration: int, act) -> None:
+def at_iteration(iteration: int | None, act) -> None:
+    """Call ``act`` when that iteration begins, or every one."""
     model = training.BaseModel
     stock = model.update_learning_rate
 
     def update_learning_rate(self, current_iter, warmup_iter=-1):
         stock(self, current_iter, warmup_iter)
-        if current_iter == iteration:
+        if iteration in (None, current_iter):
             act()
 
     model.update_learning_rate = update_learning_rate
@@ -36,7 +41,7 @@ def kill_me() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Buffer(files.io.BytesIO):
+class Buffer(io.BytesIO):
     """What is to be written; asks ``on_write`` whether the first half is all that gets onto the disk."""
 
     on_write = staticmethod(lambda half: None)
@@ -57,7 +62,8 @@ def half_write(half) -> None:
 
 def main() -> int:
     kind, *parameters = sys.argv.pop(1).split(":")
-    files.io.BytesIO, count = Buffer, [0]
+    count = [0]
+    files.io = types.SimpleNamespace(BytesIO=Buffer)
     if kind == "kill-in-step":
         delay = float(parameters[1])
         at_iteration(int(parameters[0]), lambda: threading.Timer(delay, kill_me).start())
@@ -85,6 +91,8 @@ def main() -> int:
         Buffer.on_write = staticmethod(full)
     elif kind == "signal-in-step":
         at_iteration(int(parameters[0]), lambda: os.kill(os.getpid(), int(parameters[1])))
+    elif kind == "slow-steps":
+        at_iteration(None, lambda: time.sleep(float(parameters[0])))
     elif kind == "dead-worker":
         at_iteration(int(parameters[0]), lambda: [os.kill(p.pid, 9) for p in multiprocessing.active_children()[:1]])
     elif kind == "dead-rank":
