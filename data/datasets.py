@@ -82,8 +82,7 @@ class DegradationPriorDataset(Dataset):
         def draw(high: int) -> int:
             return int(torch.randint(high, (), generator=generator))
 
-        image = self.images.read(index)
-        self._check_size(index, *image.shape[:2])
+        image = self.check_item(index)
         if self.opt.get("use_hflip", True) and draw(2):
             image = image[:, ::-1]
         if self.opt.get("use_rot", True):
@@ -99,6 +98,12 @@ class DegradationPriorDataset(Dataset):
         parameters = sample_degradation(self.setting, 1, generator)
         kernel = gaussian_kernels(parameters.sigma_x, parameters.sigma_y, parameters.theta)
         return {"gt": torch.stack(views), "kernel": kernel[0], "noise_sigma": parameters.noise_sigma[0]}
+
+    def check_item(self, index: int) -> np.ndarray:
+        """Read an image, (H, W, 3) uint8, RGB; raises InputError where it cannot be used."""
+        image = self.images.read(index)
+        self._check_size(index, *image.shape[:2])
+        return image
 
     def _check_size(self, index: int, height: int, width: int) -> None:
         if min(height, width) < self.gt_size:
@@ -188,13 +193,9 @@ class BlindBenchmarkDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, path = self.images.read(index), self.images.path(index)
-        height, width = (side // self.scale * self.scale for side in image.shape[:2])
-        if min(height, width) <= self.kernel.shape[-1] // 2:
-            raise InputError(
-                f"image {path!r} is {image.shape[1]}x{image.shape[0]}, too small to be blurred by a 21x21 kernel"
-            )
-        gt = _to_tensor(image[:height, :width]).float() / 255.0
+        image, path = self.check_item(index), self.images.path(index)
+        height, width = image.shape[:2]
+        gt = _to_tensor(image).float() / 255.0
         size = (3, height // self.scale, width // self.scale)
         noise = benchmark_noise(self.images.names[index], self.degradation, size)
         lq = degrade(gt[None], self.kernel, None if noise is None else noise[None], scale=self.scale)[0]
@@ -206,3 +207,14 @@ class BlindBenchmarkDataset(Dataset):
             "lq_path": path,
             "gt_path": path,
         }
+
+    def check_item(self, index: int) -> np.ndarray:
+        """Read an image, (H, W, 3) uint8, RGB, cropped to the scale; raises InputError where it cannot be used."""
+        image = self.images.read(index)
+        height, width = (side // self.scale * self.scale for side in image.shape[:2])
+        if min(height, width) <= self.kernel.shape[-1] // 2:
+            raise InputError(
+                f"image {self.images.path(index)!r} is {image.shape[1]}x{image.shape[0]}, too small to be blurred by a"
+                " 21x21 kernel"
+            )
+        return image[:height, :width]

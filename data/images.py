@@ -57,34 +57,30 @@ def _is_whole(data: bytes, kind: str | None) -> bool:
     return True
 
 
-def decode_image(data: bytes | None, path: str, *, drop_alpha: bool = False) -> np.ndarray:
-    """Decode an image file; grey, palette and 16-bit images become RGB of 8 bits.
+def decode_image(data: bytes | None, path: str) -> np.ndarray:
+    """Decode an image file; grey, palette and 16-bit images become RGB of 8 bits, transparency is dropped.
 
     Args:
         data: the whole file.
         path: to be named in errors.
-        drop_alpha: drop transparency instead of refusing it.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        InputError: empty, cut off, damaged, too large, CMYK, transparent, or no image at all.
+        InputError: empty, cut off, damaged, too large, CMYK, or no image at all.
     """
     if not data:
         raise UnreadableImage(f"image {path!r} cannot be read: it is missing or empty")
     try:
         with Image.open(io.BytesIO(data)) as header:
             kind, mode, (width, height) = header.format, header.mode, header.size
-            has_alpha = not drop_alpha and (mode in ("RGBA", "LA", "PA") or "transparency" in header.info)
             if width * height > MAX_PIXELS:
                 raise InputError(f"image {path!r} is {width}x{height}, but at most {MAX_PIXELS:,} pixels are decoded")
             if mode == "CMYK":
                 raise InputError(f"image {path!r} is CMYK, but must be RGB or grey: its colours depend on a profile")
             if not _is_whole(data, kind):
                 raise UnreadableImage(f"image {path!r} cannot be read: it is cut off or damaged")
-            if has_alpha and header.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-                raise InputError(f"image {path!r} is transparent in places, but must be opaque: what is behind it?")
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except InputError:
         raise

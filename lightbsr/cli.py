@@ -102,6 +102,18 @@ def _parser() -> argparse.ArgumentParser:
             "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
         )
 
+    command = commands.add_parser(
+        "check",
+        help="check an option file, its data and this machine, without training",
+        description="Name everything that would fail later; train and test do so themselves at their start.",
+    )
+    command.add_argument("-opt", required=True, metavar="FILE", help="option file, or the name of a packaged one")
+    command.add_argument("--full", action="store_true", help="read all images, not a sample")
+    command.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="job launcher")
+    command.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
+    )
+
     command = commands.add_parser("upscale", help="upscale images", description="Upscale images to PNG files.")
     command.add_argument("input", nargs="+", help="image files, or folders of images")
     command.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the results, NAME_xS.png")
@@ -136,7 +148,7 @@ def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
     from .option_files import find_option_file, load_checked_options
 
     path = find_option_file(args.opt)
-    load_checked_options(path, args.force_yml, is_train=is_train)
+    load_checked_options(path, args.force_yml, is_train=is_train, launcher=args.launcher)
     argv = ["lightbsr", "-opt", path, "--launcher", args.launcher]
     argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
     argv += ["--force_yml", *args.force_yml] * bool(args.force_yml)
@@ -162,7 +174,23 @@ def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> int:
+    require_basicsr("lightbsr check")
+    from lightbsr_compat import load_options
+
+    from .option_files import find_option_file, load_checked_options
+    from .preflight import summary
+
+    path = find_option_file(args.opt)
+    is_train = "train" in load_options(path, args.force_yml)
+    options = load_checked_options(path, args.force_yml, is_train=is_train, launcher=args.launcher, full=args.full)
+    print(f"{path}: {summary(options, is_train=is_train)}")
+    return 0
+
+
 def _dispatch(args: argparse.Namespace) -> int:
+    if args.command == "check":
+        return _check(args)
     if args.command in ("train", "test"):
         return _run_basicsr(args, is_train=args.command == "train")
     if args.command == "upscale":

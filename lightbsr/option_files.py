@@ -10,17 +10,18 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from basicsr.data.realesrgan_dataset import RealESRGANDataset
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher, network_options
 from lightbsr_compat import InputError, load_options, load_weights_file, nearest
-from lightbsr_data import BlindBenchmarkDataset, DegradationPriorDataset, build_degrader
-from lightbsr_models import LightBSRTeacherModel
+from lightbsr_compat.training import load_training_state
+from lightbsr_data import BlindBenchmarkDataset, DegradationPriorDataset
 from lightbsr_models.adversarial_model import AdversarialModel
-from lightbsr_models.distillation_model import DistillationModel
-from lightbsr_models.lightbsr_teacher_model import check_queue
 from lightbsr_models.two_stage_model import TwoStageModel, check_same, pick_state_dict
+
+from . import preflight
 
 
 def packaged_options() -> dict[str, str]:
@@ -262,7 +263,7 @@ _NOT_IN_FILES = ("num_prior", "kernel_basis", "setting")
 _OUR_NETWORKS = tuple(network.__name__ for network in (KDSR, KDSRTeacher, LightBSR, LightBSRTeacher))
 
 
-def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str, Any]) -> None:
+def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str, Any], full: bool) -> None:
     where = f"datasets: {phase}"
     if not isinstance(dataset, dict) or not isinstance(dataset.get("type"), str):
         findings.append(f"{where}: type is missing")
@@ -283,7 +284,9 @@ def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str,
     if good and findings.section(f"{where}: io_backend", dataset["io_backend"], {"type": (str, True)}):
         prepared = {**copy.deepcopy(dataset), "scale": opt["scale"], "phase": phase.split("_")[0]}
         prepared["dataroot_gt"] = os.path.expanduser(prepared["dataroot_gt"])
-        findings.attempt(lambda: dataset_class(prepared))
+        made = findings.attempt(lambda: dataset_class(prepared))
+        if made is not None:
+            findings.extend(preflight.image_findings(made, full=full))
 
 
 def _check_real_esrgan(findings: _Findings, where: str, dataset: dict[str, Any], loader: _Spec) -> None:
@@ -360,15 +363,25 @@ def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
         findings.append("logger is missing")
     else:
         findings.section("logger", opt["logger"], _LOGGER)
+        for name in ("print_freq", "save_checkpoint_freq", "keep_checkpoints"):
+            value = opt["logger"].get(name)
+            if isinstance(value, int) and value < 1:
+                findings.append(f"logger: {name} is {value}, but must be at least 1")
     if opt.get("val") is not None and opt["val"].get("val_freq") is None:
         findings.append("val: val_freq is missing")
 
 
-def check_options(opt: dict[str, Any], *, is_train: bool) -> list[str]:
+def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none", full: bool = False) -> list[str]:
     """All that is wrong with the options of an option file, a sentence each; empty where nothing is.
 
     Names and types of every section of ours are checked against what they build, then paths, datasets, checkpoints and
     the arithmetic of batch and queue.
+
+    Args:
+        opt: what stands in the file.
+        is_train: whether it is for ``train`` or for ``test``.
+        launcher: how the processes are started, as on the command line.
+        full: read all images instead of a sample.
     """
     findings = _Findings()
     networks = {name: (dict, False) for name in opt if str(name).startswith("network_")}
@@ -402,7 +415,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> list[str]:
         if str(phase).split("_")[0] not in phases:
             findings.append(f"datasets: {phase!r} is none of {', '.join(phases)}, {phases[-1]}_1, ...")
         else:
-            _check_dataset(findings, phase, dataset, opt)
+            _check_dataset(findings, phase, dataset, opt, full)
     if is_train and "train" not in opt["datasets"]:
         findings.append("datasets: train is missing")
     if is_train:
@@ -410,7 +423,11 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> list[str]:
     elif opt.get("val") is None:
         findings.append("val is missing: a test option file needs this section")
     if not findings:
-        _check_together(findings, opt, model, is_train=is_train)
+        parsed = {**opt, "is_train": is_train, "dist": launcher != "none", "rank": 0}
+        parsed["world_size"] = preflight.world_size(launcher)
+        if opt["num_gpu"] == "auto":
+            parsed["num_gpu"] = torch.cuda.device_count()
+        _check_together(findings, parsed, model, is_train=is_train)
     return findings
 
 
@@ -419,25 +436,25 @@ def _check_together(findings: _Findings, opt: dict[str, Any], model: Any, *, is_
     _check_weights(findings, opt)
     if not is_train:
         return
-    train_set = opt["datasets"]["train"]
-    if issubclass(model, LightBSRTeacherModel):
-        world_size = int(os.environ.get("WORLD_SIZE", 1))
-        queue_size = opt["network_g"].get("queue_size", 8192)
-        findings.attempt(lambda: check_queue(queue_size, train_set["batch_size_per_gpu"] * world_size))
-    if issubclass(model, TwoStageModel):
-        findings.attempt(lambda: build_degrader(opt))
-    if issubclass(model, DistillationModel):
-        findings.attempt(lambda: model.load_teacher(opt))
+    for check in model.checks(opt) if issubclass(model, TwoStageModel) else []:
+        findings.attempt(check)
+    if opt["path"].get("resume_state") is not None:
+        models = os.path.join("experiments", opt["name"], "models")
+        paths = {**opt["path"], "models": models}
+        findings.attempt(lambda: load_training_state(opt["path"]["resume_state"], {**opt, "path": paths}))
 
 
-def load_checked_options(path: str, forced: list[str], *, is_train: bool) -> dict[str, Any]:
-    """Read an option file and check it.
+def load_checked_options(
+    path: str, forced: list[str], *, is_train: bool, launcher: str = "none", full: bool = False
+) -> dict[str, Any]:
+    """Read an option file and check it, and whether this machine has what it asks for; arguments as above.
 
     Raises:
         InputError: the findings, a line each, with the file's path.
     """
     options = load_options(path, forced)
-    findings = check_options(options, is_train=is_train)
+    findings = check_options(options, is_train=is_train, launcher=launcher, full=full)
+    findings = findings or preflight.resource_findings(options, is_train=is_train)
     if findings:
         raise InputError("\n".join(f"{path}: {finding}" for finding in findings))
     return options

@@ -41,7 +41,7 @@ def read_image(path: str) -> np.ndarray:
         InputError: no image, one that is cut off, or one of too many pixels.
     """
     with open(path, "rb") as file:
-        return decode_image(file.read(), path, drop_alpha=True)
+        return decode_image(file.read(), path)
 
 
 def write_png(path: str, image: np.ndarray) -> None:

@@ -38,6 +38,8 @@ def load_weights_file(path: str | os.PathLike[str]) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes provoke
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "Weights only load failed" in reason:  # PyTorch goes on to advise loading it without that
+            reason = "it is no checkpoint, or holds objects that could run code when they are loaded"
         kind = "safetensors file" if path.endswith(".safetensors") else "PyTorch checkpoint"
         raise InputError(f"{path!r} cannot be read as a {kind}: {reason[:200]}") from error
 

@@ -5,10 +5,12 @@ codes run both networks whole).
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from basicsr.utils import get_root_logger
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from lightbsr_arch import build_from_state_dict
@@ -81,6 +83,14 @@ class DistillationModel(TwoStageModel):
         theirs = dict(degradation=teacher.setting, upscale=teacher.upscale)
         check_same("the teacher", ours, theirs, path)
         return teacher.requires_grad_(False)
+
+    @classmethod
+    def checks(cls, opt: dict[str, Any]) -> list[Callable[[], Any]]:
+        def check_teacher() -> None:
+            options = {name: value for name, value in opt["network_g"].items() if name != "type"}
+            start_from_teacher(ARCH_REGISTRY.get(opt["network_g"]["type"])(**options), cls.load_teacher(opt))
+
+        return [*super().checks(opt), check_teacher]
 
     def init_training_settings(self) -> None:
         self.teacher = self.load_teacher(self.opt).to(self.device)

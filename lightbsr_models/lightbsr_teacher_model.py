@@ -4,7 +4,9 @@ Source: LightBSR (ICCV 2025), Sec. 3.1, 3.4 and 4.1. The released code passes vi
 in stage 2; here once.
 """
 
+import functools
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -24,6 +26,12 @@ def check_queue(queue_size: int, batch: int) -> None:
             f"queue_size is {queue_size}, but must be a multiple of the batch of all ranks,"
             f" {batch} (batch_size_per_gpu x processes)"
         )
+
+
+def check_views(num_views: int) -> None:
+    """Raise InputError where there are too few views for contrast."""
+    if num_views < 2:
+        raise InputError(f"num_views is {num_views}, but contrast needs at least 2")
 
 
 @MODEL_REGISTRY.register()
@@ -51,13 +59,17 @@ class LightBSRTeacherModel(TeacherModel):
             kernel_basis=kernel_basis(),
         )
 
+    @classmethod
+    def checks(cls, opt: dict[str, Any]) -> list[Callable[[], Any]]:
+        dataset_opt, queue_size = opt["datasets"]["train"], opt["network_g"].get("queue_size", 8192)
+        batch = dataset_opt["batch_size_per_gpu"] * opt["world_size"]
+        checks = [*super().checks(opt), functools.partial(check_queue, queue_size, batch)]
+        if opt["train"]["contrast_opt"] is not None:
+            checks.append(functools.partial(check_views, dataset_opt.get("num_views", 1)))
+        return checks
+
     def init_training_settings(self) -> None:
-        dataset_opt = self.opt["datasets"]["train"]
-        check_queue(self.net_g.queue.shape[1], dataset_opt["batch_size_per_gpu"] * self.opt["world_size"])
         self.has_contrast = self.opt["train"]["contrast_opt"] is not None
-        num_views = dataset_opt.get("num_views", 1)
-        if self.has_contrast and num_views < 2:
-            raise InputError(f"num_views is {num_views}, but contrast needs at least 2")
         super().init_training_settings()
 
     def stage_modules(self, stage: int) -> list[nn.Module]:

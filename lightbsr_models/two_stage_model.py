@@ -4,7 +4,9 @@ Two stages in one run (``train: idr_pretrain_iter``) with one optimizer, degrada
 distributed wrapper per stage over the parameters that the stage trains.
 """
 
+import functools
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,13 +51,21 @@ class TwoStageModel(ShardedValidation):
     net_g: nn.Module
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        if opt["num_gpu"] > 1 and not opt["dist"]:
-            raise InputError(
-                f"num_gpu is {opt['num_gpu']} without a launcher, but several GPUs need one process each:"
-                " torchrun --nproc_per_node=N -m lightbsr train -opt FILE --launcher pytorch"
-            )
+        check_launcher(opt)
         self.stage = 0
         super().__init__(opt)
+
+    @classmethod
+    def checks(cls, opt: dict[str, Any]) -> list[Callable[[], Any]]:
+        """What training with these options would be refused for, all that can be said before anything is built.
+
+        Args:
+            opt: options as BasicSR parses them.
+
+        Returns:
+            Functions that raise InputError.
+        """
+        return [functools.partial(check, opt) for check in (check_launcher, check_usm_targets, build_degrader)]
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Leave the network bare: ``_enter_stage`` wraps it for distributed training."""
@@ -64,11 +74,10 @@ class TwoStageModel(ShardedValidation):
     def init_training_settings(self) -> None:
         train_opt = self.opt["train"]
         self.pretrain_iter: int = train_opt.get("idr_pretrain_iter", 0)
+        for check in self.checks(self.opt):
+            check()
         self.degrader = build_degrader(self.opt)
         self.usm_targets: list[str] = train_opt.get("usm_targets") or []
-        for name in self.usm_targets:
-            if name not in _SHARPENED:
-                raise InputError(f"usm_targets names {name!r}{nearest(str(name), _SHARPENED)}")
         if self.usm_targets:
             self.sharpener = unsharp_mask().to(self.device)
         given = [name for name in self.loss_options if train_opt[name] is not None]
@@ -155,6 +164,22 @@ class TwoStageModel(ShardedValidation):
         self.log_dict = self.reduce_loss_dict(losses)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+
+
+def check_launcher(opt: dict[str, Any]) -> None:
+    """Raise InputError where one process is to use several GPUs."""
+    if opt["num_gpu"] > 1 and not opt["dist"]:
+        raise InputError(
+            f"num_gpu is {opt['num_gpu']} without a launcher, but several GPUs need one process each:"
+            " torchrun --nproc_per_node=N -m lightbsr train -opt FILE --launcher pytorch"
+        )
+
+
+def check_usm_targets(opt: dict[str, Any]) -> None:
+    """Raise InputError where ``train: usm_targets`` names what is no loss with a target."""
+    for name in opt["train"].get("usm_targets") or []:
+        if name not in _SHARPENED:
+            raise InputError(f"usm_targets names {name!r}{nearest(str(name), _SHARPENED)}")
 
 
 def check_same(what: str, ours: dict[str, Any], theirs: dict[str, Any], path: str) -> None:

@@ -78,7 +78,7 @@ def experiment(folder: Path) -> Path:
 
 def last_iteration(folder: Path) -> int:
     """The iteration of the newest training state, 0 where there is none."""
-    states = (experiment(folder) / "training_states").glob("*.state")
+    states = (experiment(folder) / "training_states").glob("[0-9]*.state")
     return max((int(path.stem) for path in states), default=0)
 
 

@@ -1,0 +1,137 @@
+"""What would fail later for a reason outside the option file: images, resources, an unusable resume state.
+
+``option_files`` asks for it before BasicSR sees the options, and so before it renames a previous experiment's folder.
+"""
+
+import inspect
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from lightbsr_compat import InputError
+
+SAMPLED_IMAGES = 16
+_GIB = 2**30
+
+
+def world_size(launcher: str) -> int:
+    """How many processes the launcher has started."""
+    variable = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}.get(launcher)
+    return int(os.environ.get(variable, 1)) if variable else 1
+
+
+def image_findings(dataset: Any, *, full: bool) -> Iterator[str]:
+    """What is wrong with the images of one of our datasets: all of them, or some spread evenly over them.
+
+    Args:
+        dataset: with ``check_item(index)``, which raises InputError.
+        full: look at all images.
+    """
+    count = len(dataset)
+    step = 1 if full else max(1, math.ceil(count / SAMPLED_IMAGES))
+    for index in range(0, count, step):
+        try:
+            dataset.check_item(index)
+        except InputError as error:
+            yield str(error)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _activation_bytes(network: torch.nn.Module, batch: int, size: int) -> int:
+    """What the layers of a network on the meta device put out for a batch of LR images: nothing is computed."""
+    inputs = dict(
+        lq=(batch, 3, size, size),
+        gt=(batch, 3, size * getattr(network, "upscale", 1), size * getattr(network, "upscale", 1)),
+        degradation_prior=(batch, getattr(network, "num_prior", 15)),
+    )
+    total = 0
+
+    def count(module: Any, args: Any, output: Any) -> None:
+        nonlocal total
+        total += _bytes([output]) if isinstance(output, torch.Tensor) else 0
+
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(count)
+    names = list(inspect.signature(network.forward).parameters)
+    network(*(torch.empty(inputs[name], device="meta") for name in names))
+    return total
+
+
+def training_bytes(opt: dict[str, Any]) -> tuple[int, int]:
+    """Estimates for training one of our networks: memory of a process, and disk space of one saved checkpoint.
+
+    Memory: weights, gradients, Adam's two moments, average, and every layer's output once. Disk: weights, average,
+    Adam's moments. Optimizers that keep less take less.
+    """
+    dataset = opt["datasets"]["train"]
+    sizes = {name: value for name, value in opt["network_g"].items() if name != "type"}
+    with torch.device("meta"):
+        network: torch.nn.Module = ARCH_REGISTRY.get(opt["network_g"]["type"])(**sizes)
+    weights = _bytes(network.state_dict().values())
+    averages = weights if opt["train"].get("ema_decay") else 0
+    size = dataset["gt_size"] // opt["scale"]
+    activations = _activation_bytes(network, dataset["batch_size_per_gpu"], size)
+    return 4 * weights + averages + activations, 3 * weights + averages
+
+
+def _available_memory(num_gpu: Any) -> tuple[int, str]:
+    """Bytes of memory for a training process, and what it is the memory of."""
+    if num_gpu != 0:
+        return torch.cuda.get_device_properties(0).total_memory, "the GPU"
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine"
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return 2**62, "this machine"
+
+
+def _saves(opt: dict[str, Any]) -> int:
+    """How many checkpoints a run leaves on the disk."""
+    logger = opt["logger"]
+    saves = opt["train"]["total_iter"] // logger["save_checkpoint_freq"]
+    return min(saves, logger.get("keep_checkpoints") or saves) + 1
+
+
+def resource_findings(opt: dict[str, Any], *, is_train: bool) -> list[str]:
+    """Whether this machine has what a right option file asks for: GPU, memory, disk space."""
+    num_gpu = opt["num_gpu"]
+    if num_gpu == "auto":
+        num_gpu = torch.cuda.device_count()
+    if num_gpu != 0 and not torch.cuda.is_available():
+        return [f"num_gpu is {num_gpu}, but PyTorch finds no GPU here (0 trains and tests on the CPU)"]
+    if not is_train or not ARCH_REGISTRY.get(opt["network_g"]["type"]).__module__.startswith("lightbsr_arch"):
+        return []
+    findings = []
+    memory, checkpoint = training_bytes(opt)
+    available, owner = _available_memory(num_gpu)
+    if memory > available:
+        findings.append(
+            f"training needs about {memory / _GIB:.1f} GiB of memory, but {owner} has {available / _GIB:.1f} GiB:"
+            " lower batch_size_per_gpu or gt_size"
+        )
+    needed, free = checkpoint * _saves(opt), shutil.disk_usage(os.getcwd()).free
+    if needed > free:
+        findings.append(
+            f"{_saves(opt)} checkpoints of about {checkpoint / 2**20:.0f} MiB need {needed / _GIB:.1f} GiB, but"
+            f" {free / _GIB:.1f} GiB of the disk are free: set logger: keep_checkpoints, or save_checkpoint_freq higher"
+        )
+    if not os.access(os.getcwd(), os.W_OK):
+        findings.append("the current folder cannot be written to, but experiments/ is made in it")
+    return findings
+
+
+def summary(opt: dict[str, Any], *, is_train: bool) -> str:
+    """What ``lightbsr check`` says of an option file without findings."""
+    if not is_train or not ARCH_REGISTRY.get(opt["network_g"]["type"]).__module__.startswith("lightbsr_arch"):
+        return "no findings"
+    memory, checkpoint = training_bytes(opt)
+    disk = checkpoint * _saves(opt)
+    return f"no findings; about {memory / _GIB:.2f} GiB of memory a process, {disk / _GIB:.2f} GiB of disk"
