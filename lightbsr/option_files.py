@@ -79,6 +79,7 @@ _TRAIN: _Spec = {
     "total_iter": (int, True),
     "idr_pretrain_iter": (int, False),
     "warmup_iter": (int, False),
+    "batch_norm": (str, False),
     "ema_decay": (_NUMBER, False),
     "optim_g": (dict, True),
     "scheduler": (dict, True),

@@ -31,6 +31,15 @@ class ContrastOutput(NamedTuple):
     sr: Tensor | None
 
 
+def _gather(x: Tensor) -> Tensor:
+    """The batches of all ranks, one after the other; without gradient."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return x
+    gathered = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, x.contiguous())
+    return torch.cat(gathered)
+
+
 def _projector(num_idr: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(num_idr, num_idr), nn.LeakyReLU(0.1), nn.Linear(num_idr, num_idr))
 
@@ -49,6 +58,10 @@ class LightBSRTeacher(nn.Module):
         spatial_modulation, channel_modulation, idr_correction: as in ``LightBSR``.
         queue_size: keys in the queue.
         momentum: m of the key estimator's update, k <- m k + (1 - m) q.
+
+    Attributes:
+        shuffle_keys: with several processes, whether the images that keys are made of change places between them, so
+            that a key's batch statistics are not its query's (MoCo, Sec. 3.3); for BatchNorm that is not synchronised.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -96,6 +109,7 @@ class LightBSRTeacher(nn.Module):
             raise ValueError(f"num_prior is {num_prior} and queue_size {queue_size}, but must be at least 0 and 1")
         self.upscale = upscale
         self.momentum = momentum
+        self.shuffle_keys = False
         self.use_prior = use_prior
         num_in_ch = 3 + num_prior if use_prior else 3
         self.query_estimator = IDREstimator(num_in_ch=num_in_ch, num_idr=num_idr)
@@ -148,7 +162,7 @@ class LightBSRTeacher(nn.Module):
         """
         inputs = [self.estimator_input(view, degradation_prior) for view in views.unbind(1)]
         with torch.no_grad():
-            keys = [self._embed(self.key_projector, self.key_estimator(x)) for x in inputs]
+            keys = [self._keys(x) for x in inputs]
         features = [self.query_estimator(x) for x in inputs]
         queries = [self._embed(self.query_projector, f) for f in features]
         sr = None
@@ -170,10 +184,7 @@ class LightBSRTeacher(nn.Module):
         Raises:
             ValueError: the batch of all ranks does not divide the queue.
         """
-        if dist.is_available() and dist.is_initialized():
-            gathered = [torch.empty_like(keys) for _ in range(dist.get_world_size())]
-            dist.all_gather(gathered, keys.contiguous())
-            keys = torch.cat(gathered)
+        keys = _gather(keys)
         batch, size = keys.shape[0], self.queue.shape[1]
         if size % batch:
             raise ValueError(f"queue_size is {size}, but must be a multiple of the batch of all ranks, {batch}")
@@ -187,6 +198,19 @@ class LightBSRTeacher(nn.Module):
             (self.query_projector, self.key_projector),
         ):
             yield from zip(query.parameters(), key.parameters(), strict=True)
+
+    def _keys(self, x: Tensor) -> Tensor:
+        """Keys (B, num_idr) of the joined inputs of one view, each in the place of its query."""
+        if not self.shuffle_keys:
+            return self._embed(self.key_projector, self.key_estimator(x))
+        everything, rank = _gather(x), dist.get_rank()  # (world * B, 3 + P, h, w)
+        order = torch.randperm(len(everything), device=x.device)
+        dist.broadcast(order, 0)
+        mine = order.view(-1, len(x))[rank]
+        shuffled = _gather(self._embed(self.key_projector, self.key_estimator(everything[mine])))
+        keys = torch.empty_like(shuffled)
+        keys[order] = shuffled
+        return keys[rank * len(x) : (rank + 1) * len(x)]
 
     @staticmethod
     def _embed(projector: nn.Module, features: Tensor) -> Tensor:

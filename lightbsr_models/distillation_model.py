@@ -87,8 +87,10 @@ class DistillationModel(TwoStageModel):
     @classmethod
     def checks(cls, opt: dict[str, Any]) -> list[Callable[[], Any]]:
         def check_teacher() -> None:
-            options = {name: value for name, value in opt["network_g"].items() if name != "type"}
-            start_from_teacher(ARCH_REGISTRY.get(opt["network_g"]["type"])(**options), cls.load_teacher(opt))
+            teacher = cls.load_teacher(opt)
+            if opt["path"].get("pretrain_network_g") is None:
+                options = {name: value for name, value in opt["network_g"].items() if name != "type"}
+                start_from_teacher(ARCH_REGISTRY.get(opt["network_g"]["type"])(**options), teacher)
 
         return [*super().checks(opt), check_teacher]
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightbsr_compat import InputError, nearest
 from lightbsr_data import build_degrader, unsharp_mask
 
+from .batch_norm import BATCH_NORMS, synchronise_batch_norm
 from .schedules import two_stage_cosine
 from .validation import ShardedValidation
 
@@ -43,6 +44,10 @@ class TwoStageModel(ShardedValidation):
         loss_options: names of the ``train`` options that hold a loss each.
         optional_losses: those of them that an ablation may do without, saying so with ``~``.
         all_views: whether a step takes all views of an image, or the first alone.
+
+    Options of ``train`` for several processes: ``batch_norm: sync`` (the default) takes batch statistics over all of
+    them, ``per_rank`` over each one's batch; MoCo's keys then change places between them, so that the statistics of a
+    batch do not tell which keys belong to it.
     """
 
     loss_options: tuple[str, ...] = ()
@@ -65,7 +70,8 @@ class TwoStageModel(ShardedValidation):
         Returns:
             Functions that raise InputError.
         """
-        return [functools.partial(check, opt) for check in (check_launcher, check_usm_targets, build_degrader)]
+        checks = (check_launcher, check_batch_norm, check_usm_targets, build_degrader)
+        return [functools.partial(check, opt) for check in checks]
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Leave the network bare: ``_enter_stage`` wraps it for distributed training."""
@@ -80,6 +86,11 @@ class TwoStageModel(ShardedValidation):
         self.usm_targets: list[str] = train_opt.get("usm_targets") or []
         if self.usm_targets:
             self.sharpener = unsharp_mask().to(self.device)
+        if self.opt["dist"]:
+            if train_opt.get("batch_norm", "sync") == "sync":
+                synchronise_batch_norm(self.net_g)
+            elif hasattr(self.net_g, "shuffle_keys"):
+                self.net_g.shuffle_keys = True  # type: ignore[assignment]
         given = [name for name in self.loss_options if train_opt[name] is not None]
         self.losses = {name: build_loss(train_opt[name]).to(self.device) for name in given}
         super().init_training_settings()
@@ -180,6 +191,13 @@ def check_usm_targets(opt: dict[str, Any]) -> None:
     for name in opt["train"].get("usm_targets") or []:
         if name not in _SHARPENED:
             raise InputError(f"usm_targets names {name!r}{nearest(str(name), _SHARPENED)}")
+
+
+def check_batch_norm(opt: dict[str, Any]) -> None:
+    """Raise InputError where ``train: batch_norm`` is not a way of taking batch statistics."""
+    batch_norm = opt["train"].get("batch_norm", "sync")
+    if batch_norm not in BATCH_NORMS:
+        raise InputError(f"train: batch_norm is {batch_norm!r}{nearest(str(batch_norm), BATCH_NORMS)}")
 
 
 def check_same(what: str, ours: dict[str, Any], theirs: dict[str, Any], path: str) -> None:

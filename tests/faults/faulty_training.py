@@ -5,13 +5,17 @@ Faults:
     kill-in-save:N                  SIGKILL at the N-th event of saving: half written, written, renamed, named, ...
     full-disk:N                     the N-th file that is saved meets a full disk, half written
     signal-in-step:ITERATION:NUMBER the process gets that signal in the middle of that iteration
+    signal-in-step-of-rank-1:...    the same for rank 1 alone
     slow-steps:SECONDS              every step takes so much longer
     dead-worker:ITERATION           a data-loading worker is killed when that iteration begins
+    record                          no fault: losses_RANK.json and queue_RANK.pt tell what happened
     dead-rank:ITERATION             rank 1 kills itself when that iteration begins
 """
 
 import errno
+import functools
 import io
+import json
 import multiprocessing
 import os
 import signal
@@ -20,8 +24,11 @@ import threading
 import time
 import types
 
+import torch
+
 import lightbsr.cli
 from lightbsr_compat import files, training
+from lightbsr_models.two_stage_model import TwoStageModel
 
 
 def at_iteration(iteration: int | None, act) -> None:
@@ -35,6 +42,19 @@ def at_iteration(iteration: int | None, act) -> None:
             act()
 
     model.update_learning_rate = update_learning_rate
+
+
+def record_steps() -> None:
+    stock, losses, rank = TwoStageModel.optimize_parameters, [], os.environ.get("RANK", "0")
+
+    def optimize_parameters(self, current_iter):
+        stock(self, current_iter)
+        losses.append(self.log_dict)
+        with open(f"losses_{rank}.json", "w") as file:
+            json.dump(losses, file)
+        torch.save(self.net_g.queue, f"queue_{rank}.pt")
+
+    TwoStageModel.optimize_parameters = optimize_parameters
 
 
 def kill_me() -> None:
@@ -91,8 +111,13 @@ def main() -> int:
         Buffer.on_write = staticmethod(full)
     elif kind == "signal-in-step":
         at_iteration(int(parameters[0]), lambda: os.kill(os.getpid(), int(parameters[1])))
+    elif kind == "signal-in-step-of-rank-1":
+        signal_me = functools.partial(os.kill, os.getpid(), int(parameters[1]))
+        at_iteration(int(parameters[0]), lambda: signal_me() if os.environ["RANK"] == "1" else None)
     elif kind == "slow-steps":
         at_iteration(None, lambda: time.sleep(float(parameters[0])))
+    elif kind == "record":
+        record_steps()
     elif kind == "dead-worker":
         at_iteration(int(parameters[0]), lambda: [os.kill(p.pid, 9) for p in multiprocessing.active_children()[:1]])
     elif kind == "dead-rank":

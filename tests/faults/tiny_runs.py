@@ -51,13 +51,20 @@ def options(images: Path, *, total_iter: int, workers: int = 0, batch: int = 4, 
     )
 
 
-def command(folder: Path, opt: dict[str, Any], *arguments: str, fault: str = "") -> list[str]:
-    """The command line of a training run in ``folder``, with a fault if one is named (``faulty_training.py``)."""
+def command(folder: Path, opt: dict[str, Any], *arguments: str, fault: str = "", processes: int = 0) -> list[str]:
+    """The command line of a training run in ``folder``, with a fault if one is named (``faulty_training.py``).
+
+    ``processes``: how many, under torchrun; 0 without.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tiny.yml"
     path.write_text(yaml.safe_dump(opt))
     program = [str(SCRIPT), fault] if fault else ["-m", "lightbsr"]
-    return [sys.executable, "-W", "ignore", *program, "train", "-opt", str(path), *arguments]
+    launcher = []
+    if processes:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        arguments = ("--launcher", "pytorch", *arguments)
+    return [sys.executable, "-W", "ignore", *launcher, *program, "train", "-opt", str(path), *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -65,10 +72,15 @@ def environment() -> dict[str, str]:
 
 
 def train(
-    folder: Path, opt: dict[str, Any], *arguments: str, fault: str = "", timeout: float = 240
+    folder: Path,
+    opt: dict[str, Any],
+    *arguments: str,
+    fault: str = "",
+    processes: int = 0,
+    timeout: float = 240,
 ) -> subprocess.CompletedProcess[str]:
     """Run a training in a process of its own to its end, whichever that is."""
-    words = command(folder, opt, *arguments, fault=fault)
+    words = command(folder, opt, *arguments, fault=fault, processes=processes)
     return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout)
 
 
