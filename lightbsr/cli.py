@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Convert a released student or teacher of LightBSR or KDSR into a .pth of this package.",
     )
     command.add_argument("source", help="the released checkpoint")
-    command.add_argument("target", help="the .pth to write")
+    command.add_argument("target", help="the .pth or .safetensors to write")
     command.add_argument("--kernel-basis", metavar="FILE", help="for LightBSR's teacher: its 441x15 basis")
     command.add_argument("--setting", metavar="NAME", help="for KDSR's teacher: its degradation, such as iso")
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lightbsr_arch import build_from_state_dict
@@ -152,11 +153,11 @@ def load_kernel_basis(path: str) -> Tensor:
 
 
 def convert_file(source: str, target: str, *, kernel_basis_path: str | None = None, setting: str | None = None) -> str:
-    """Convert a checkpoint of the released format into a ``.pth`` with BasicSR's ``params`` key.
+    """Convert a checkpoint of the released format into a ``.pth`` with BasicSR's ``params`` key, or safetensors.
 
     Args:
         source: the released checkpoint: a state dict, or one under ``params``, ``params_ema`` or ``state_dict``.
-        target: the file to write; replaced whole or not at all.
+        target: the file to write, ``.pth`` or ``.safetensors``; replaced whole or not at all.
         kernel_basis_path: for LightBSR's teacher, the basis that it was trained with.
         setting: for KDSR's teacher, the name of its degradation setting.
 
@@ -183,7 +184,12 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{source!r} cannot be converted: {' '.join(str(error).split())[:300]}") from None
     with written_whole(target) as temporary:
-        torch.save({"params": converted}, temporary)
+        if target.endswith(".safetensors"):
+            save_file(
+                {key: value.clone(memory_format=torch.contiguous_format) for key, value in converted.items()}, temporary
+            )
+        else:
+            torch.save({"params": converted}, temporary)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     sentence = f"{name}, x{network.upscale}, {parameters:,} trainable parameters: written to {target}"
     if name.endswith("Teacher"):
