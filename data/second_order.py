@@ -341,3 +341,20 @@ class PairPool:
         for stored, t in zip(self._stored, tensors, strict=True):
             stored[chosen] = t
         return swapped
+
+    def state(self) -> dict[str, Any]:
+        """What the pool holds, on the CPU, for a training state; images of 8 bits in as many."""
+        return {"filled": self._filled, "stored": [_pack(t.cpu()) for t in self._stored]}
+
+    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
+        """Hold again what ``state`` returned."""
+        self._filled = state["filled"]
+        self._stored = [(t.float() / 255.0 if t.dtype == torch.uint8 else t).to(device) for t in state["stored"]]
+
+
+def _pack(images: Tensor) -> Tensor:
+    """Multiples of 1/255 as uint8, if they come back bit by bit; anything else as it is."""
+    levels = (images * 255.0).round()
+    if levels.min() < 0 or levels.max() > 255 or not torch.equal(levels / 255.0, images):
+        return images
+    return levels.byte()

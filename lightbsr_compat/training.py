@@ -170,12 +170,15 @@ def load_training_state(path: str, opt: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"resume_state {path!r} is not a training state: give the .state file from training_states/, not a .pth"
         )
-    for network in _resumed_networks(opt):
-        weights = os.path.join(opt["path"]["models"], f"{network.replace('network_', 'net_')}_{state['iter']}.pth")
+    iteration, folder = state["iter"], os.path.dirname(path)
+    names = [name.replace("network_", "net_") for name in _resumed_networks(opt)]
+    files = [os.path.join(opt["path"]["models"], f"{name}_{iteration}.pth") for name in names]
+    files += [os.path.join(folder, f"{iteration}.rank{rank}.pth") for rank in range(state.get("rank_states", 0))]
+    for file in files:
         try:
-            load_weights_file(weights)
+            load_weights_file(file)
         except InputError as error:
-            raise InputError(f"resume_state {path!r} cannot be used without its weights: {error}") from None
+            raise InputError(f"resume_state {path!r} cannot be used without what belongs to it: {error}") from None
     return state
 
 
@@ -252,10 +255,11 @@ def _remove_old(opt: dict[str, Any]) -> None:
         file: int(match[1])
         for pattern in (
             os.path.join(glob.escape(paths["training_states"]), "*.state"),  # before its weights
+            os.path.join(glob.escape(paths["training_states"]), "*.rank*.pth"),
             os.path.join(glob.escape(paths["models"]), "net_*.pth"),
         )
         for file in glob.glob(pattern)
-        if (match := re.search(r"(?:^|_)(\d+)\.\w+$", os.path.basename(file)))
+        if (match := re.search(r"(?:^|_)(\d+)\.", os.path.basename(file)))
     }
     kept = sorted(iteration for file, iteration in files.items() if file.endswith(".state"))[-keep:]
     for file, iteration in files.items():
@@ -278,14 +282,22 @@ def mend_saving() -> None:
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
         save_whole(content, os.path.join(self.opt["path"]["models"], name))
 
-    @master_only
     def save_training_state(self: Any, epoch: int, current_iter: int) -> None:
-        # Called after save_network: a state on the disk implies its weights.
+        # Called after save_network: a state on the disk implies its weights, and what every rank holds by itself.
         if current_iter == -1:
+            return
+        folder, dist = self.opt["path"]["training_states"], self.opt.get("dist")
+        rank_state: dict[str, Any] = self.rank_state() if hasattr(self, "rank_state") else {}
+        if rank_state:
+            save_whole(rank_state, os.path.join(folder, f"{current_iter}.rank{self.opt['rank']}.pth"))
+            if dist:
+                torch.distributed.barrier()
+        if self.opt.get("rank", 0) != 0:
             return
         state = {
             "epoch": epoch,
             "iter": current_iter,
+            "rank_states": self.opt.get("world_size", 1) if rank_state else 0,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "best_metric_results": {
@@ -293,7 +305,7 @@ def mend_saving() -> None:
                 for dataset, results in getattr(self, "best_metric_results", {}).items()
             },
         }
-        save_whole(state, os.path.join(self.opt["path"]["training_states"], f"{current_iter}.state"))
+        save_whole(state, os.path.join(folder, f"{current_iter}.state"))
         _remove_old(self.opt)
 
     stock_resume = BaseModel.resume_training
@@ -302,6 +314,10 @@ def mend_saving() -> None:
         stock_resume(self, resume_state)
         if resume_state.get("best_metric_results"):
             self.best_metric_results = resume_state["best_metric_results"]
+        if self.opt.get("rank", 0) < resume_state.get("rank_states", 0):
+            file = f"{resume_state['iter']}.rank{self.opt.get('rank', 0)}.pth"
+            folder = os.path.dirname(self.opt["path"]["resume_state"])
+            self.load_rank_state(load_weights_file(os.path.join(folder, file)))
 
     BaseModel.save_network = save_network
     BaseModel.save_training_state = save_training_state

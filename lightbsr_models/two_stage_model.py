@@ -140,6 +140,15 @@ class TwoStageModel(ShardedValidation):
         """What is left to do once the network has made its step; returns what the log shows of it."""
         return OrderedDict()
 
+    def rank_state(self) -> dict[str, Any]:
+        """What this process alone holds and needs to go on exactly: the pair pool of the real-world setting."""
+        pool = getattr(self.degrader, "pool", None)
+        return {"pool": pool.state()} if pool is not None and pool.size else {}
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        """Take up again what ``rank_state`` returned."""
+        self.degrader.pool.load_state(state["pool"], self.device)
+
     def _enter_stage(self, stage: int) -> None:
         self.stage = stage
         trained = {id(p) for module in self.stage_modules(stage) for p in module.parameters()}

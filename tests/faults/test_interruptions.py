@@ -75,6 +75,22 @@ def test_20_kills_at_random_moments(tmp_path, small_images, figures):
     assert lost == []
 
 
+@pytest.mark.slow
+def test_the_real_world_setting_with_its_pair_pool(tmp_path, small_lmdb, figures):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = tiny.train(whole, tiny.real_world_options(small_lmdb, total_iter=14))
+    assert done.returncode == 0, done.stderr[-2000:]
+    for fault in ("kill-in-step:8:0.01", "kill-in-save:7"):
+        opt = tiny.real_world_options(small_lmdb, total_iter=14, workers=1)
+        assert tiny.train(killed, opt, "--auto_resume", fault=fault).returncode == -signal.SIGKILL
+    done = tiny.train(killed, opt, "--auto_resume")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert tiny.compare(whole, killed, 12) == []
+    pools = [tiny.experiment(folder) / "training_states" / "12.rank0.pth" for folder in (whole, killed)]
+    assert tiny.differences(*(tiny.torch.load(pool, weights_only=True) for pool in pools)) == []
+    figures["kill -9 survived bit by bit"] += 2
+
+
 @pytest.mark.parametrize(
     "number, workers", [(signal.SIGTERM, 1), pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow)]
 )

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 import yaml
 
+from lightbsr.option_files import packaged_options
+from lightbsr_compat import load_options
+
 SCRIPT = Path(__file__).with_name("faulty_training.py")
 SIZES = dict(num_feat=4, num_group=1, num_block=1, num_idr=16, num_channel_idr=4, layer_scale_init=0.1)
 
@@ -49,6 +52,21 @@ def options(images: Path, *, total_iter: int, workers: int = 0, batch: int = 4, 
         val=dict(val_freq=20, save_img=False, metrics=dict(psnr=dict(type="calculate_psnr", crop_border=2))),
         logger=dict(print_freq=10, save_checkpoint_freq=3, use_tb_logger=False) | logger,
     )
+
+
+def real_world_options(lmdb: Path, *, total_iter: int, workers: int = 0) -> dict[str, Any]:
+    """The packaged option file of KDSR's real-world teacher, made tiny: BasicSR's own dataset, and a pair pool."""
+    opt = load_options(packaged_options()["kdsr_teacher_x4_real_world"])
+    del opt["val"], opt["datasets"]["val"]
+    opt.update(name="tiny", num_gpu=0)
+    opt["datasets"]["train"].update(
+        dataroot_gt=str(lmdb), gt_size=32, pool_size=6, batch_size_per_gpu=2, num_worker_per_gpu=workers
+    )
+    opt["datasets"]["train"]["pin_memory"] = False
+    opt["network_g"].update(num_feat=8, num_block=1, num_resblock=1)
+    opt["train"].update(total_iter=total_iter, scheduler=dict(type="MultiStepLR", milestones=[8], gamma=0.5))
+    opt["logger"].update(print_freq=10, save_checkpoint_freq=3, use_tb_logger=False)
+    return opt
 
 
 def command(folder: Path, opt: dict[str, Any], *arguments: str, fault: str = "", processes: int = 0) -> list[str]:
