@@ -4,8 +4,10 @@ Everything that would fail later for a reason in the option file is found here, 
 """
 
 import copy
+import functools
 import importlib.resources
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -152,6 +154,14 @@ _OUR_DATASETS: Mapping[type, _Spec] = {
 }
 
 
+# The least value of a number, wherever an option of that name stands.
+_AT_LEAST = {
+    **dict.fromkeys(("batch_size_per_gpu", "total_iter", "val_freq", "queue_size", "num_prefetch_queue"), 1),
+    **dict.fromkeys(("print_freq", "save_checkpoint_freq", "keep_checkpoints", "num_views", "gt_size"), 1),
+    **dict.fromkeys(("num_worker_per_gpu", "num_gpu", "idr_pretrain_iter", "pool_size", "ema_decay", "lr"), 0),
+    **dict.fromkeys(("eta_min", "temperature", "dataset_enlarge_ratio"), 0),
+}
+
 _TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -217,6 +227,10 @@ class _Findings(list[str]):
                 continue
             if value is not None and not _fits(value, spec[name][0]):
                 self.append(f"{prefix}{name} is {value!r}, but must be {_type_name(spec[name][0])}")
+                good = False
+            least = _AT_LEAST.get(name)
+            if least is not None and _fits(value, _NUMBER) and not least <= value < math.inf:
+                self.append(f"{prefix}{name} is {value}, but must be a number from {least} up")
                 good = False
         for name, (_, required) in spec.items():
             if required and options.get(name) is None:
@@ -288,6 +302,13 @@ def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str,
         made = findings.attempt(lambda: dataset_class(prepared))
         if made is not None:
             findings.extend(preflight.image_findings(made, full=full))
+        if made is not None and phase == "train":
+            items = math.ceil(len(made) * (dataset.get("dataset_enlarge_ratio") or 1))
+            if items < dataset["batch_size_per_gpu"]:
+                findings.append(
+                    f"{where}: {len(made)} images make {items} items an epoch, fewer than batch_size_per_gpu,"
+                    f" {dataset['batch_size_per_gpu']}: raise dataset_enlarge_ratio"
+                )
 
 
 def _check_real_esrgan(findings: _Findings, where: str, dataset: dict[str, Any], loader: _Spec) -> None:
@@ -348,9 +369,9 @@ def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
         return
     for name in {"optim_g", "optim_d"} & train.keys():
         findings.section(f"train: {name}", train[name], _OPTIM)
-    scheduler = train["scheduler"].get("type")
+    scheduler = str(train["scheduler"].get("type"))
     if scheduler not in _SCHEDULERS:
-        findings.append(f"train: scheduler: type is {scheduler!r}{nearest(str(scheduler), _SCHEDULERS)}")
+        findings.append(f"train: scheduler: type is {scheduler!r}{nearest(scheduler, _SCHEDULERS)}")
     else:
         findings.section("train: scheduler", train["scheduler"], _SCHEDULERS[scheduler])
     for name in [n for n in train if n.endswith("_opt") and train[n] is not None]:
@@ -364,10 +385,6 @@ def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
         findings.append("logger is missing")
     else:
         findings.section("logger", opt["logger"], _LOGGER)
-        for name in ("print_freq", "save_checkpoint_freq", "keep_checkpoints"):
-            value = opt["logger"].get(name)
-            if isinstance(value, int) and value < 1:
-                findings.append(f"logger: {name} is {value}, but must be at least 1")
     if opt.get("val") is not None and opt["val"].get("val_freq") is None:
         findings.append("val: val_freq is missing")
 
@@ -400,6 +417,8 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none"
         network = findings.registered(name, opt[name], ARCH_REGISTRY, skip=_NOT_IN_FILES)
         if network is not None and network.__module__.startswith("lightbsr"):
             upscale = opt[name].get("upscale", 4)
+            if not findings:
+                findings.attempt(functools.partial(preflight.build_on_meta, network, opt[name]))
             if upscale != opt["scale"]:
                 findings.append(f"{name}: upscale is {upscale}, but scale is {opt['scale']}: they must be the same")
     findings.section("path", opt["path"], _PATH, others=not issubclass(model, TwoStageModel))

@@ -41,6 +41,20 @@ def image_findings(dataset: Any, *, full: bool) -> Iterator[str]:
             yield str(error)
 
 
+def build_on_meta(network_class: Any, network_opt: dict[str, Any]) -> torch.nn.Module:
+    """A network of an option file's section without any memory for its weights.
+
+    Raises:
+        InputError: options that the network refuses.
+    """
+    try:
+        with torch.device("meta"):
+            return network_class(**{name: value for name, value in network_opt.items() if name != "type"})
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{network_class.__name__} cannot be built: {reason}") from None
+
+
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -73,9 +87,7 @@ def training_bytes(opt: dict[str, Any]) -> tuple[int, int]:
     Adam's moments. Optimizers that keep less take less.
     """
     dataset = opt["datasets"]["train"]
-    sizes = {name: value for name, value in opt["network_g"].items() if name != "type"}
-    with torch.device("meta"):
-        network: torch.nn.Module = ARCH_REGISTRY.get(opt["network_g"]["type"])(**sizes)
+    network = build_on_meta(ARCH_REGISTRY.get(opt["network_g"]["type"]), opt["network_g"])
     weights = _bytes(network.state_dict().values())
     averages = weights if opt["train"].get("ema_decay") else 0
     size = dataset["gt_size"] // opt["scale"]

@@ -133,6 +133,9 @@ def mend_data_order() -> None:
         return SeededDataset(dataset) if dataset_opt["phase"] == "train" else dataset
 
     def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> tuple[Any, Any, Any, int, int]:
+        train_opt = opt["datasets"]["train"]
+        if train_opt.get("dataset_enlarge_ratio") is None:
+            train_opt["dataset_enlarge_ratio"] = 1  # ~ in an option file
         sampler_class = functools.partial(ResumableSampler, seed=opt["manual_seed"])
         with replaced(basicsr.train, build_dataset=build_dataset, EnlargedSampler=sampler_class):
             loader, sampler, val_loaders, _, total_iters = stock(opt, logger)

@@ -62,7 +62,7 @@ def options(tmp_path, photo):
     torch.save({"params": teacher.state_dict()}, tmp_path / "teacher.pth")
     options = load_options(packaged_options()["lightbsr_student_x4_iso"])
     train = options["datasets"]["train"]
-    train.update(dataroot_gt=str(tmp_path / "hr"), io_backend={"type": "disk"}, gt_size=32)
+    train.update(dataroot_gt=str(tmp_path / "hr"), io_backend={"type": "disk"}, gt_size=32, dataset_enlarge_ratio=64)
     options["datasets"]["val"]["dataroot_gt"] = str(tmp_path / "hr")
     options["path"]["pretrain_network_teacher"] = str(tmp_path / "teacher.pth")
     options["network_g"].update(SIZES)
