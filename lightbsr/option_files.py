@@ -302,6 +302,9 @@ def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str,
         made = findings.attempt(lambda: dataset_class(prepared))
         if made is not None:
             findings.extend(preflight.image_findings(made, full=full))
+        if dataset.get("prefetch_mode") == "cpu" and not dataset.get("num_worker_per_gpu"):
+            # Its thread would draw from the generators that training draws from.
+            findings.append(f"{where}: prefetch_mode is 'cpu', but needs num_worker_per_gpu of at least 1")
         if made is not None and phase == "train":
             items = math.ceil(len(made) * (dataset.get("dataset_enlarge_ratio") or 1))
             if items < dataset["batch_size_per_gpu"]:
