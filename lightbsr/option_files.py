@@ -381,9 +381,6 @@ def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
         findings.registered(f"train: {name}", train[name], LOSS_REGISTRY)
     if (train.get("idr_pretrain_iter") or 0) > train["total_iter"]:
         findings.append(f"train: idr_pretrain_iter is {train['idr_pretrain_iter']}, but must be at most total_iter")
-    if issubclass(model, LightBSRTeacherModel) and train["contrast_opt"] is None and train.get("idr_pretrain_iter"):
-        rule = "but must be 0 where contrast_opt is ~: stage 1 trains by contrast alone"
-        findings.append(f"train: idr_pretrain_iter is {train['idr_pretrain_iter']}, {rule}")
     if opt.get("logger") is None:
         findings.append("logger is missing")
     else:

@@ -429,11 +429,11 @@ def mend_steps() -> None:
             torch.manual_seed(seed)
 
     def validation(self: Any, *args: Any, **kwargs: Any) -> None:
-        if _run.stop_since is not None:
+        if _stop_is_due(self):
             return
         try:
             try:
-                _run.in_validation = True
+                _run.in_validation = not self.opt.get("dist")  # several ranks validate together, or not at all
                 stock_validation(self, *args, **kwargs)
             finally:
                 _run.in_validation = False

@@ -28,9 +28,12 @@ def check_queue(queue_size: int, batch: int) -> None:
         )
 
 
-def check_views(num_views: int) -> None:
-    """Raise InputError where there are too few views for contrast."""
-    if num_views < 2:
+def check_contrast(train_opt: dict[str, Any], num_views: int) -> None:
+    """Raise InputError where there are too few views for contrast, or a stage 1 without contrast."""
+    if train_opt["contrast_opt"] is None and train_opt.get("idr_pretrain_iter"):
+        rule = "but must be 0 where contrast_opt is ~: stage 1 trains by contrast alone"
+        raise InputError(f"train: idr_pretrain_iter is {train_opt['idr_pretrain_iter']}, {rule}")
+    if train_opt["contrast_opt"] is not None and num_views < 2:
         raise InputError(f"num_views is {num_views}, but contrast needs at least 2")
 
 
@@ -63,10 +66,11 @@ class LightBSRTeacherModel(TeacherModel):
     def checks(cls, opt: dict[str, Any]) -> list[Callable[[], Any]]:
         dataset_opt, queue_size = opt["datasets"]["train"], opt["network_g"].get("queue_size", 8192)
         batch = dataset_opt["batch_size_per_gpu"] * opt["world_size"]
-        checks = [*super().checks(opt), functools.partial(check_queue, queue_size, batch)]
-        if opt["train"]["contrast_opt"] is not None:
-            checks.append(functools.partial(check_views, dataset_opt.get("num_views", 1)))
-        return checks
+        return [
+            *super().checks(opt),
+            functools.partial(check_queue, queue_size, batch),
+            functools.partial(check_contrast, opt["train"], dataset_opt.get("num_views", 1)),
+        ]
 
     def init_training_settings(self) -> None:
         self.has_contrast = self.opt["train"]["contrast_opt"] is not None
