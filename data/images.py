@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import lmdb
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lightbsr_compat import InputError, nearest, require_basicsr
 
@@ -86,6 +86,8 @@ def decode_image(data: bytes | None, path: str) -> np.ndarray:
         raise
     except Image.DecompressionBombError:
         raise InputError(f"image {path!r} is larger than the {MAX_PIXELS:,} pixels that are decoded") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"image {path!r} cannot be read: it is no image of a known kind") from None
     except Exception as error:  # Pillow and OpenCV raise whatever the bytes provoke
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UnreadableImage(f"image {path!r} cannot be read: {reason}") from None
