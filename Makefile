@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
 
-# Faults of every kind, injected into real training runs: about fifteen minutes on two CPU cores.
+# Faults of every kind, injected into real training runs: about eight minutes on two CPU cores.
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults
 
