@@ -44,7 +44,7 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-image"],  # its sample photographs
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image"],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image"],
     },
     entry_points={"console_scripts": ["lightbsr = lightbsr.cli:main"]},
 )
