@@ -297,7 +297,8 @@ def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str,
     spec = {**_DATASET, **loader, **_OUR_DATASETS[dataset_class]}
     good = findings.section(where, dataset, spec)
     if good and findings.section(f"{where}: io_backend", dataset["io_backend"], {"type": (str, True)}):
-        prepared = {**copy.deepcopy(dataset), "scale": opt["scale"], "phase": phase.split("_")[0]}
+        scale = opt["scale"] if opt["scale"] in (1, 2, 3, 4) else 1  # a wrong one has its own finding
+        prepared = {**copy.deepcopy(dataset), "scale": scale, "phase": phase.split("_")[0]}
         prepared["dataroot_gt"] = os.path.expanduser(prepared["dataroot_gt"])
         made = findings.attempt(lambda: dataset_class(prepared))
         if made is not None:

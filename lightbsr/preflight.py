@@ -17,6 +17,7 @@ from lightbsr_compat import InputError
 
 SAMPLED_IMAGES = 16
 _GIB = 2**30
+_LARGEST_SIZE = 2**20  # of a network's option: a trillion blocks would be built for ever
 
 
 def world_size(launcher: str) -> int:
@@ -47,6 +48,9 @@ def build_on_meta(network_class: Any, network_opt: dict[str, Any]) -> torch.nn.M
     Raises:
         InputError: options that the network refuses.
     """
+    for name, value in network_opt.items():
+        if isinstance(value, int) and value > _LARGEST_SIZE:
+            raise InputError(f"{network_class.__name__}: {name} is {value}, but must be at most {_LARGEST_SIZE}")
     try:
         with torch.device("meta"):
             return network_class(**{name: value for name, value in network_opt.items() if name != "type"})

@@ -196,6 +196,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path, small_images, whole):
     assert sorted(p.name for p in (folder / "models").iterdir()) == [
         "net_g_21.pth",
         "net_g_24.pth",
+        "net_g_best.pth",
         "net_g_latest.pth",
     ]
     assert tiny.compare(whole, tmp_path, TOTAL_ITER) == []
