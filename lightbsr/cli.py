@@ -70,7 +70,7 @@ def _add_idr(commands: Any) -> None:
     """Add ``lightbsr idr`` to the command line."""
     command = commands.add_parser(
         "idr",
-        help="score how well a LightBSR network tells degradations apart",
+        help="score how well a network tells degradations apart",
         description="Put several degradations on the same images and look at a network's representations of them:"
         " t-SNE pictures and scores (silhouette, nearest neighbours, Davies-Bouldin, linear probes).",
     )

@@ -16,10 +16,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from lightbsr_arch import LightBSR, LightBSRTeacher
+from lightbsr_arch import KDSR, KDSRTeacher, LightBSRTeacher
 from lightbsr_compat import InputError
 from lightbsr_data import benchmark_prior
 from lightbsr_data.datasets import parse_fixed_degradation
@@ -33,8 +33,6 @@ from .idr_scores import idr_scores, tsne
 from .scatter import scatter_panels
 from .upscaler import load_any_network
 
-REPRESENTATIONS = ("idr_channel", "idr_spatial", "estimator")
-
 
 @dataclass
 class Representations:
@@ -47,7 +45,7 @@ class Representations:
         failures: sentences about images that could not be used, left out under every degradation.
     """
 
-    features: dict[str, list[np.ndarray]] = field(default_factory=lambda: {name: [] for name in REPRESENTATIONS})
+    features: dict[str, list[np.ndarray]] = field(default_factory=dict)
     labels: list[int] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -57,13 +55,18 @@ def represent(network: nn.Module, item: dict[str, Any], device: torch.device) ->
     """All representations of one LR image.
 
     Args:
-        network: a ``LightBSR`` or ``LightBSRTeacher`` on ``device``.
-        item: of ``BlindBenchmarkDataset``; the teacher is told its degradation.
+        network: a ``LightBSR``, a ``KDSR`` or the teacher of either, on ``device``.
+        item: of ``BlindBenchmarkDataset``; LightBSR's teacher is told its degradation, KDSR's is shown its HR image.
 
     Returns:
-        idr_channel (48,); idr_spatial (8,) and estimator (128,), pooled over the image.
+        LightBSR: idr_channel (48,); idr_spatial (8,) and estimator (128,), pooled over the image.
+        KDSR: idr (4 n,), which is distilled, and guide (n,), which the SR network takes.
     """
     lq = item["lq"][None].to(device)
+    if isinstance(network, (KDSR, KDSRTeacher)):
+        hints = [item["gt"][None].to(device)] if isinstance(network, KDSRTeacher) else []
+        idr = network.estimate_idr(lq, *hints)
+        return _vectors(idr=idr[0], guide=network.converter(idr)[0])
     if isinstance(network, LightBSRTeacher):
         kernel, noise_sigma = item["kernel"][None].to(device), item["noise_sigma"][None].to(device)
         prior = benchmark_prior(network.setting, kernel, noise_sigma, basis=network.kernel_basis)
@@ -72,8 +75,13 @@ def represent(network: nn.Module, item: dict[str, Any], device: torch.device) ->
         features = network.estimator(lq)  # type: ignore[operator]
     h, w = lq.shape[-2:]
     idr = network.converter(features, (h, w))  # type: ignore[operator]
-    found = (idr.channel[0], idr.spatial[0].mean((1, 2)), features[0].mean((1, 2)))
-    return {name: vector.double().cpu().numpy() for name, vector in zip(REPRESENTATIONS, found, strict=True)}
+    return _vectors(
+        idr_channel=idr.channel[0], idr_spatial=idr.spatial[0].mean((1, 2)), estimator=features[0].mean((1, 2))
+    )
+
+
+def _vectors(**found: Tensor) -> dict[str, np.ndarray]:
+    return {name: vector.double().cpu().numpy() for name, vector in found.items()}
 
 
 @torch.inference_mode()
@@ -89,8 +97,8 @@ def collect(network: nn.Module, image_set: ImageSet, protocol: Protocol, device:
             found.failures.append(str(error))
             continue
         for label, vector in enumerate(vectors):
-            for name in REPRESENTATIONS:
-                found.features[name].append(vector[name])
+            for name in vector:
+                found.features.setdefault(name, []).append(vector[name])
             found.labels.append(label)
             found.groups.append(i)
     return found
@@ -114,8 +122,6 @@ def _load(entry: str) -> tuple[str, str, nn.Module]:
     if os.path.basename(name) != name or not name:
         raise InputError(f"--weights {entry!r}: the name {name!r} becomes part of a file's name: give another")
     network = load_any_network(path)
-    if not isinstance(network, (LightBSR, LightBSRTeacher)):
-        raise InputError(f"{path!r} holds a {type(network).__name__}, which has no IDR of LightBSR's kind")
     if isinstance(network, LightBSRTeacher) and not network.kernel_basis.numel():
         raise InputError(f"the teacher in {path!r} has no kernel basis: convert it with --kernel-basis FILE")
     return name, path, network
@@ -144,7 +150,7 @@ def idr(
 
     Args:
         data: a folder of HR images.
-        weights: ``FILE`` or ``NAME=FILE`` each: students, and teachers, which are told the degradation.
+        weights: ``FILE`` or ``NAME=FILE`` each: students, and teachers with what they are shown.
         protocol: name or path; its settings are the degradations to tell apart.
         out: folder of the results.
         device: None takes the GPU where there is one.
@@ -176,10 +182,12 @@ def idr(
     for name, path, network in loaded:
         found = collect(network.to(the_device), image_set, the_protocol, the_device)
         failures.update(dict.fromkeys(found.failures))
+        if not found.labels:
+            raise InputError("\n".join([f"data folder {data!r} holds no image that can be used", *found.failures]))
         numbers, groups = np.array(found.labels, dtype=int), np.array(found.groups, dtype=int)
         panels = []
-        for representation in REPRESENTATIONS:
-            features = np.array(found.features[representation])
+        for representation, vectors in found.features.items():
+            features = np.array(vectors)
             scores = idr_scores(features, numbers, groups, _targets(the_protocol, scale, numbers))
             rows.append({"weights": name, "sha256": sha256_file(path), "representation": representation, **scores})
             panels.append((f"{name}: {representation}", tsne(features)))

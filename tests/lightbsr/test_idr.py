@@ -10,7 +10,7 @@ import torch
 from lightbsr.cli import main
 from lightbsr.idr_scores import idr_scores, tsne
 from lightbsr.scatter import scatter_panels
-from lightbsr_arch import LightBSR, LightBSRTeacher
+from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError
 from lightbsr_data import kernel_basis
 
@@ -125,3 +125,28 @@ def test_numbers_on_the_command_line_are_checked(capsys):
     with pytest.raises(SystemExit):
         main(["idr", "--data", "x", "--weights", "y", "--images", "0"])
     assert "argument --images: 0 is less than 1" in capsys.readouterr().err
+
+
+def test_kdsr_needs_no_flag(images, tmp_path):
+    sizes = dict(num_feat=8, num_block=1, num_resblock=1)
+    student = weights(tmp_path / "student.pth", KDSR(**sizes))
+    teacher = weights(tmp_path / "teacher.pth", KDSRTeacher(**sizes, setting="iso"))
+    out = tmp_path / "out"
+    words = ["idr", "--data", str(images), "--weights", student, f"T={teacher}", "--device", "cpu", "--out", str(out)]
+    assert main(words) == 0
+    scores = json.loads((out / "results.json").read_text(encoding="utf-8"))["scores"]
+    assert [(s["weights"], s["representation"]) for s in scores] == [
+        (w, r) for w in ("student", "T") for r in ("idr", "guide")
+    ]
+
+
+def test_no_image_that_can_be_used(tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "bad.png").write_bytes(b"no image")
+    student = weights(tmp_path / "student.pth", LightBSR(**SIZES))
+    assert (
+        main(["idr", "--data", str(folder), "--weights", student, "--device", "cpu", "--out", str(tmp_path / "o")]) == 2
+    )
+    errors = capsys.readouterr().err
+    assert "holds no image that can be used" in errors and "bad.png" in errors
