@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 import lightbsr
 from lightbsr_compat import InputError, require_basicsr
 
@@ -165,6 +167,8 @@ def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
     try:
         with signals:
             pipeline(os.getcwd())
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # else gloo's threads may abort the process as it ends
     except RuntimeError as error:
         if isinstance(error, InputError) or not str(error).startswith("DataLoader worker"):
             raise

@@ -88,6 +88,8 @@ try:
 except InputError as error:
     found = {"error": str(error)}
 Path(sys.argv[3] + str(dist.get_rank())).write_text(json.dumps(found))
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
