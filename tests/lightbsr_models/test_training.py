@@ -256,6 +256,7 @@ def test_two_ranks_share_one_queue(tmp_path, run_options):
         "from basicsr.train import train_pipeline\n"
         "torch.set_num_threads(1)\n"
         f"train_pipeline({str(tmp_path)!r})\n"
+        "torch.distributed.destroy_process_group()\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     command += ["-opt", str(tmp_path / "teacher.yml"), "--launcher", "pytorch"]
