@@ -10,8 +10,8 @@ from lightbsr_compat import InputError
 from lightbsr_data.images import UnreadableImage, opened_image
 
 _EIGHT_BITS = ("JPEG", "MPO", "WEBP", "BMP", "GIF")  # MPO: a JPEG with more behind it, as phones write
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLE_FORMAT = 258, 262, 338, 339
-_BLACK_IS_ZERO, _RGB, _FLOATS, _PREMULTIPLIED = 1, 2, 3, 1
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANES, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLE_FORMAT = 258, 262, 284, 338, 339
+_BLACK_IS_ZERO, _RGB, _FLOATS, _PREMULTIPLIED, _SEPARATE = 1, 2, 3, 1, 2
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def _has_8_bits(image: Image.Image, data: bytes, path: str) -> bool:
             return True
         if tags.get(_TIFF_PHOTOMETRIC) not in (_BLACK_IS_ZERO, _RGB):
             raise InputError(f"image {path!r} has 16 bits and is neither RGB nor grey with black as 0")
+        if tags.get(_TIFF_PLANES) == _SEPARATE:  # OpenCV mixes them up
+            raise InputError(f"image {path!r} has 16 bits and a plane for each colour: save it with interleaved pixels")
         if _PREMULTIPLIED in tags.get(_TIFF_EXTRA_SAMPLES, ()):
             raise InputError(f"image {path!r} has 16 bits and premultiplied alpha: save it with plain alpha")
         return False
@@ -98,7 +100,10 @@ def _read_with_opencv(image: Image.Image, data: bytes, path: str) -> Picture:
     if image.format != "TIFF":  # OpenCV turns a TIFF itself
         pixels = _upright(pixels, image.getexif().get(0x0112, 1))
     if pixels.ndim == 2:
-        return Picture(pixels)
+        key = image.info.get("transparency")  # the grey that a PNG calls transparent, which OpenCV forgets
+        return Picture(
+            pixels, np.where(pixels == key, 0, 65_535).astype(pixels.dtype) if isinstance(key, int) else None
+        )
     grey = image.format == "PNG" and data[25] in (0, 4)  # with alpha, which OpenCV reads as four channels
     colour = pixels[..., 0].copy() if grey else np.ascontiguousarray(pixels[..., 2::-1])
     return Picture(colour, pixels[..., 3].copy() if pixels.shape[2] == 4 else None)

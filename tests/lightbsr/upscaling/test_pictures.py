@@ -78,6 +78,18 @@ def test_palettes_and_colour_keys_become_colours_and_alpha():
     assert picture.colour.tolist() == [[5, 9]] and picture.alpha.tolist() == [[255, 0]]
 
 
+@pytest.mark.parametrize("colour_type, channels", [(0, 1), (2, 3)])
+def test_colour_keys_of_16_bits_become_alpha(colour_type, channels):
+    samples = values(3, 4, channels, bits=16)
+    content = samples[1, 2].astype(">u2").tobytes()
+    chunk = struct.pack(">I", len(content)) + b"tRNS" + content + struct.pack(">I", zlib.crc32(b"tRNS" + content))
+    picture = read_picture(png_bytes(samples, colour_type, 16, extra=chunk), "a.png")
+    expected = np.full((3, 4), 65_535)
+    expected[1, 2] = 0
+    assert picture.alpha is not None and picture.alpha.dtype == np.uint16 and np.array_equal(picture.alpha, expected)
+    assert np.array_equal(picture.colour, samples if channels == 3 else samples[..., 0])
+
+
 def test_black_and_white_is_grey():
     picture = read_picture(pillow_bytes(Image.fromarray(np.array([[True, False]])), "PNG"), "bw.png")
     assert picture.colour.dtype == np.uint8 and picture.colour.tolist() == [[255, 0]]
@@ -141,6 +153,33 @@ def test_profiles_are_read_where_they_fit():
     assert read_picture(pillow_bytes(grey, "JPEG", icc_profile=GREY_PROFILE), "g").icc_profile == GREY_PROFILE
     # A grey picture cannot keep a profile of colours: readers refuse such files.
     assert read_picture(pillow_bytes(grey, "JPEG", icc_profile=SRGB), "g").icc_profile is None
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(photometric="rgb", planarconfig="separate"), "a plane for each colour"),
+        (dict(photometric="rgb", extrasamples=["assocalpha"]), "premultiplied alpha"),
+        (dict(photometric="miniswhite"), "neither RGB nor grey with black as 0"),
+    ],
+)
+def test_wide_tiffs_that_opencv_misreads_are_refused(options, message):
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    shape = {"a plane for each colour": (3, 6, 5), "premultiplied alpha": (6, 5, 4)}.get(message, (6, 5))
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values(*shape, bits=16), **options)
+    with pytest.raises(InputError, match=f"'odd file' has 16 bits and (is )?{message}"):
+        read_picture(buffer.getvalue(), "odd file")
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_wide_tiffs_of_other_writers(byteorder, compression):
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    samples, buffer = values(6, 5, 3, bits=16), io.BytesIO()
+    options = dict(photometric="rgb", byteorder=byteorder, compression=compression, predictor=compression is not None)
+    tifffile.imwrite(buffer, samples, **options)
+    assert np.array_equal(read_picture(buffer.getvalue(), "a.tif").colour, samples)
 
 
 def test_a_phones_picture_with_more_behind_it_is_read():
