@@ -51,7 +51,7 @@ class Tiler:
             try:
                 pixels.write(image, self._mean(views, lambda i: self._whole(views[i])))
                 return
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:  # runtimes have classes of their own
                 self._back_off(error, image.area)
         self._in_tiles(pixels, views, progress)
 
@@ -93,7 +93,7 @@ class Tiler:
             try:
                 sample = min(SAMPLE * int(self._at_once), max(LEAST_SAMPLE, view.size[0] * view.size[1] // 4))
                 return SharedByTiles(self._network, view, side=self._side + 2 * OVERLAP, sample=sample)
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:  # runtimes have classes of their own
                 self._back_off(error, int(self._at_once))
 
     def _in_tiles(self, pixels: Pixels, views: list[View], progress: Progress | None) -> None:
@@ -108,7 +108,7 @@ class Tiler:
             seen = tile.grown(OVERLAP, pixels.size)
             try:
                 sr = self._mean(views, lambda i, seen=seen: self._tile(shared[i], views[i].region(seen)))  # type: ignore[misc]
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:  # runtimes have classes of their own
                 self._back_off(error, seen.area)
                 todo.appendleft(tile)
                 continue
