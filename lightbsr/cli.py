@@ -103,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
         )
+        if name == "train":
+            command.add_argument(
+                "--time-limit",
+                type=_at_least(1),
+                metavar="SECONDS",
+                help="stop in order after so long, as on Ctrl-C; --auto_resume goes on",
+            )
 
     command = commands.add_parser(
         "check",
@@ -161,7 +168,7 @@ def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
 
         from lightbsr_compat.training import stopping_in_order
 
-        signals = stopping_in_order()
+        signals = stopping_in_order(args.time_limit)
     else:
         from basicsr.test import test_pipeline as pipeline
     try:
