@@ -17,6 +17,7 @@ import numpy as np
 from lightbsr_compat import InputError
 
 from .files import written_whole
+from .pictures import labelled
 
 # Photographs that scikit-learn and scikit-image carry in their packages: (package, file below its folder).
 _TRAINING = (
@@ -78,14 +79,6 @@ def _result(folder: Path, run: str, sigma: float) -> np.ndarray:
     return image
 
 
-def _labelled(image: np.ndarray, label: str) -> np.ndarray:
-    """The image, twice as large, under a white strip with the label."""
-    image = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    strip = np.full((28, image.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, label, (6, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.vstack([strip, image])
-
-
 def _compare(folder: Path) -> str:
     """Write the side-by-side pictures and give the table."""
     from basicsr.metrics import calculate_psnr
@@ -111,7 +104,7 @@ def _compare(folder: Path) -> str:
         enlarged = cv2.resize(lq, (gt.shape[1], gt.shape[0]), interpolation=cv2.INTER_NEAREST)
         top, left = (gt.shape[0] - _PICTURE_CROP) // 3, (gt.shape[1] - _PICTURE_CROP) // 3
         panels = [
-            _labelled(image[top : top + _PICTURE_CROP, left : left + _PICTURE_CROP], label)
+            labelled(image[top : top + _PICTURE_CROP, left : left + _PICTURE_CROP], label)
             for image, label in (
                 (enlarged, f"LR, sigma {sigma}"),
                 (bicubic, f"bicubic {scores[0]:.2f} dB"),
