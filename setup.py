@@ -17,6 +17,7 @@ setup(
         "lightbsr",
         "lightbsr.benchmark",
         "lightbsr.options",
+        "lightbsr.upscaling",
         "lightbsr_arch",
         "lightbsr_compat",
         "lightbsr_data",

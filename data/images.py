@@ -4,11 +4,13 @@ Image files are not trusted: their size is bounded before they are decoded, and 
 OpenCV would fill up with grey.
 """
 
+import contextlib
 import io
 import os
 import re
 import time
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -57,6 +59,40 @@ def _is_whole(data: bytes, kind: str | None) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def opened_image(data: bytes | None, path: str) -> Iterator[Image.Image]:
+    """An image file of which only the header is read yet; whatever decoding it provokes becomes a sentence.
+
+    Args:
+        data: the whole file.
+        path: to be named in errors.
+
+    Raises:
+        InputError: empty, cut off, damaged, too large, CMYK, or no image at all.
+    """
+    if not data:
+        raise UnreadableImage(f"image {path!r} cannot be read: it is missing or empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise InputError(f"image {path!r} is {width}x{height}, but at most {MAX_PIXELS:,} pixels are decoded")
+            if image.mode == "CMYK":
+                raise InputError(f"image {path!r} is CMYK, but must be RGB or grey: its colours depend on a profile")
+            if not _is_whole(data, image.format):
+                raise UnreadableImage(f"image {path!r} cannot be read: it is cut off or damaged")
+            yield image
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise InputError(f"image {path!r} is larger than the {MAX_PIXELS:,} pixels that are decoded") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"image {path!r} cannot be read: it is no image of a known kind") from None
+    except Exception as error:  # Pillow and OpenCV raise whatever the bytes provoke
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UnreadableImage(f"image {path!r} cannot be read: {reason}") from None
+
+
 def decode_image(data: bytes | None, path: str) -> np.ndarray:
     """Decode an image file; grey, palette and 16-bit images become RGB of 8 bits, transparency is dropped.
 
@@ -70,27 +106,9 @@ def decode_image(data: bytes | None, path: str) -> np.ndarray:
     Raises:
         InputError: empty, cut off, damaged, too large, CMYK, or no image at all.
     """
-    if not data:
-        raise UnreadableImage(f"image {path!r} cannot be read: it is missing or empty")
-    try:
-        with Image.open(io.BytesIO(data)) as header:
-            kind, mode, (width, height) = header.format, header.mode, header.size
-            if width * height > MAX_PIXELS:
-                raise InputError(f"image {path!r} is {width}x{height}, but at most {MAX_PIXELS:,} pixels are decoded")
-            if mode == "CMYK":
-                raise InputError(f"image {path!r} is CMYK, but must be RGB or grey: its colours depend on a profile")
-            if not _is_whole(data, kind):
-                raise UnreadableImage(f"image {path!r} cannot be read: it is cut off or damaged")
+    with opened_image(data, path):
+        assert data is not None
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except InputError:
-        raise
-    except Image.DecompressionBombError:
-        raise InputError(f"image {path!r} is larger than the {MAX_PIXELS:,} pixels that are decoded") from None
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"image {path!r} cannot be read: it is no image of a known kind") from None
-    except Exception as error:  # Pillow and OpenCV raise whatever the bytes provoke
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UnreadableImage(f"image {path!r} cannot be read: {reason}") from None
     if image is None:
         raise UnreadableImage(f"image {path!r} cannot be read: it is no image that OpenCV knows")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

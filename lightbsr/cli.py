@@ -13,6 +13,8 @@ import torch
 import lightbsr
 from lightbsr_compat import InputError, require_basicsr
 
+from .weights import DEFAULT_WEIGHTS
+
 EXIT_WORKER_DIED = 1
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -84,6 +86,45 @@ def _add_idr(commands: Any) -> None:
     command.add_argument("--images", type=_at_least(1), default=100, metavar="N", help="use at most N images (100)")
 
 
+def _tile(text: str) -> int | str:
+    """The type of --tile: auto, or a whole number."""
+    return text if text == "auto" else _at_least(0)(text)
+
+
+def _add_upscale(commands: Any) -> None:
+    """Add ``lightbsr upscale`` to the command line."""
+    command = commands.add_parser(
+        "upscale",
+        help="upscale images",
+        description="Upscale images of any size. Bits (8 or 16), alpha, grey and colour profile are kept, orientation"
+        " is applied; one bad image does not stop the rest (exit status 1), and images whose results exist are skipped."
+        " Under torchrun each process takes its share of the images.",
+    )
+    command.add_argument("input", nargs="+", help="image files, folders, patterns, or - for standard input")
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="PATH",
+        help="folder for the results, NAME_xS.png; for one image also a file, or - for standard output",
+    )
+    command.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        metavar="FILE",
+        help=f"a student's checkpoint, or the name of packaged weights ({DEFAULT_WEIGHTS})",
+    )
+    command.add_argument("--format", choices=("png", "jpg", "webp", "tiff", "same"), help="of the results (png)")
+    command.add_argument("--overwrite", action="store_true", help="make results anew that exist")
+    command.add_argument("--self-ensemble", action="store_true", help="the mean over 8 flips: 8 times the work")
+    command.add_argument(
+        "--tile", type=_tile, default="auto", metavar="N", help="side of tiles in pixels, 0 for none (by the memory)"
+    )
+    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(fp32)")
+    command.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch", help="(torch)")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightbsr", description="LightBSR for BasicSR: train, test and use light blind super-resolution networks."
@@ -123,11 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
     )
 
-    command = commands.add_parser("upscale", help="upscale images", description="Upscale images to PNG files.")
-    command.add_argument("input", nargs="+", help="image files, or folders of images")
-    command.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the results, NAME_xS.png")
-    command.add_argument("--weights", required=True, metavar="FILE", help="a student's checkpoint (.pth)")
-    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    _add_upscale(commands)
 
     command = commands.add_parser(
         "convert",
@@ -207,7 +244,19 @@ def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "upscale":
         from .upscale import upscale
 
-        return 1 if upscale(args.input, args.output, weights=args.weights, device=args.device) else 0
+        failed = upscale(
+            args.input,
+            args.output,
+            weights=args.weights,
+            device=args.device,
+            precision=args.precision,
+            tile=args.tile,
+            engine=args.engine,
+            self_ensemble=args.self_ensemble,
+            format=args.format,
+            overwrite=args.overwrite,
+        )
+        return 1 if failed else 0
     if args.command == "convert":
         from .convert import convert_file
 

@@ -5,6 +5,7 @@ Source: KDSR (ICLR 2023), Sec. 3 and Fig. 2; sizes as in the released code (M: 6
 the LR image, or the LR and the HR image.
 """
 
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import SRFrame, decode_setting, encode_setting
+from .pooling import Pool, global_average
 
 
 def depthwise_grouped(x: Tensor, kernels: Tensor) -> Tensor:
@@ -23,13 +25,14 @@ def depthwise_grouped(x: Tensor, kernels: Tensor) -> Tensor:
 
 def depthwise_shifted(x: Tensor, kernels: Tensor) -> Tensor:
     """``depthwise_per_sample`` as nine multiply-adds of the shifted, zero-padded input."""
-    h, w = x.shape[-2:]
     padded = F.pad(x, (1, 1, 1, 1))
     taps = kernels.flatten(2)[..., None, None]  # (B, n, 9, 1, 1)
-    out = padded[..., :h, :w] * taps[:, :, 0]
+    # Counted from the end, so that an exported graph computes no sizes.
+    shifts = (slice(0, -2), slice(1, -1), slice(2, None))
+    shifted = [padded[..., rows, columns] for rows, columns in product(shifts, repeat=2)]
+    out = shifted[0] * taps[:, :, 0]
     for i in range(1, 9):
-        top, left = divmod(i, 3)
-        out = torch.addcmul(out, padded[..., top : top + h, left : left + w], taps[:, :, i])
+        out = torch.addcmul(out, shifted[i], taps[:, :, i])
     return out
 
 
@@ -120,7 +123,7 @@ class IDRDynamicSRNetwork(SRFrame):
         super().__init__(num_feat=num_feat, upscale=upscale)
         self.blocks = nn.ModuleList(IDRDynamicBlock(num_feat=num_feat) for _ in range(num_block))
 
-    def body(self, x: Tensor, idr: Tensor) -> Tensor:
+    def body(self, x: Tensor, idr: Tensor, pool: Pool = global_average) -> Tensor:
         for block in self.blocks:
             x = block(x, idr)
         return x
