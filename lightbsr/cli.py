@@ -53,7 +53,8 @@ def _add_benchmark(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="a checkpoint, or a folder of finished images SET/SETTING/IMAGE.png; may be given again",
+        help="a checkpoint, the name of packaged weights, or a folder of finished images SET/SETTING/IMAGE.png; may be"
+        " given again",
     )
     command.add_argument(
         "--sets", nargs="+", metavar="NAME", help="sets (default: those of the protocol that are there)"
@@ -79,7 +80,9 @@ def _add_idr(commands: Any) -> None:
         " t-SNE pictures and scores (silhouette, nearest neighbours, Davies-Bouldin, linear probes).",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="folder of HR images")
-    command.add_argument("--weights", required=True, nargs="+", metavar="[NAME=]FILE", help="students' or teachers'")
+    command.add_argument(
+        "--weights", required=True, nargs="+", metavar="[NAME=]FILE", help="students' or teachers', or packaged"
+    )
     command.add_argument("--protocol", default="idr_iso", metavar="P", help="idr_iso (default), idr_aniso_noise, ...")
     command.add_argument("--out", metavar="DIR", help="folder of the results (results/idr_PROTOCOL_xS)")
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
