@@ -134,7 +134,8 @@ def _add_prepare(commands: Any) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from .prepare import Cutting, prepare, verify
+    from .prepare import prepare, verify
+    from .sub_images import Cutting
 
     if args.verify:
         source, target = (args.source, args.target) if args.target else (None, args.source)

@@ -73,7 +73,7 @@ def _bar(what: str, total: int, *, initial: int = 0, unit: str = "image") -> Any
 def _inspect_all(
     folder: str, files: list[str], cutting: Cutting, min_side: int, workers: int
 ) -> tuple[list[SourceImage], int]:
-    """All images, and the estimate of the LMDB's bytes; every bad image is named at once, before anything is written."""
+    """All images, and an estimate of the LMDB's bytes; all bad images are named at once, before anything is written."""
 
     def inspect(file: str) -> tuple[SourceImage, int] | str:
         path = os.path.join(folder, file)
@@ -131,8 +131,8 @@ def _check_same_cutting(work: str, before: Cutting, now: Cutting) -> None:
     for name, value in dataclasses.asdict(before).items():
         if value != getattr(now, name):
             raise InputError(
-                f"{work!r} was begun with {name} {value}, but now it is {getattr(now, name)}: give the same to go on, or"
-                " remove that folder to start anew"
+                f"{work!r} was begun with {name} {value}, but now it is {getattr(now, name)}: give the same to go"
+                " on, or remove that folder to start anew"
             )
 
 

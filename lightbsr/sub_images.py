@@ -22,6 +22,7 @@ _MOST_FINDINGS = 20
 _LR_FOLDER = re.compile(r"(^|[_\- ])(x[2-9]|lr(bic\w*)?(x?\d)?)([_\- ]|$)", re.IGNORECASE)
 _LR_FILE = re.compile(r"(?P<hr>.+?)(x[2-9]|[_-]LR)", re.IGNORECASE)
 
+
 @dataclasses.dataclass(frozen=True)
 class Cutting:
     """How images become entries of the LMDB.
