@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +34,7 @@ from .sub_images import Cutting, SourceImage, SubImage, find_images, inspect_ima
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _UNFINISHED = ".unfinished"
-_COMMIT_BYTES = 2**26  # what a kill can cost of the writing
+_COMMIT_BYTES, _COMMIT_SECONDS = 2**26, 5  # what a kill can cost of the writing
 _GIB = 2**30
 
 _Item = TypeVar("_Item")
@@ -214,14 +215,14 @@ def _fill(work: str, folder: str, sources: list[SourceImage], cutting: Cutting, 
 
 def _write_some(database: Any, results: Iterator[list[tuple[SubImage, bytes]]], bar: Any) -> bool:
     """One transaction of whole images; returns whether there may be more."""
-    written = 0
+    written, start = 0, time.monotonic()
     with database.begin(write=True) as transaction:
         for encoded in results:
             for part, png in encoded:
                 transaction.put(part.key.encode(), png)
                 written += len(png)
             bar.update()
-            if written >= _COMMIT_BYTES:
+            if written >= _COMMIT_BYTES or time.monotonic() >= start + _COMMIT_SECONDS:
                 return True
     return False
 
