@@ -128,6 +128,59 @@ def _add_upscale(commands: Any) -> None:
     command.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch", help="(torch)")
 
 
+def _add_prepare(commands: Any) -> None:
+    """Add ``lightbsr prepare`` to the command line."""
+    command = commands.add_parser(
+        "prepare",
+        help="make an LMDB of overlapping sub-images for training",
+        description="Cut the HR images below a folder into overlapping sub-images and write them into an LMDB that"
+        " BasicSR reads. Killed at any moment, the same command goes on where it was.",
+    )
+    command.add_argument("source", metavar="SRC", help="folder of HR images; its sub-folders are looked into")
+    command.add_argument("target", nargs="?", metavar="DST.lmdb", help="the LMDB to make")
+    command.add_argument(
+        "--size", type=_at_least(0), default=480, metavar="PIXELS", help="side of a sub-image (480); 0: whole images"
+    )
+    command.add_argument(
+        "--step", type=_at_least(1), metavar="PIXELS", help="from one sub-image to the next (half of --size)"
+    )
+    command.add_argument(
+        "--thresh",
+        type=_at_least(0),
+        default=0,
+        metavar="PIXELS",
+        help="leave out narrower strips at the edge (0)",
+    )
+    command.add_argument(
+        "--min-side", type=_at_least(1), default=256, metavar="PIXELS", help="refuse smaller images; gt_size (256)"
+    )
+    command.add_argument(
+        "--compression", type=_at_least(0), default=1, metavar="0-9", help="PNG's level: 1 (default) is fast, 9 small"
+    )
+    command.add_argument("--workers", type=_at_least(1), metavar="N", help="threads (default: one a core)")
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="write nothing; compare DST.lmdb, which may stand alone, and SRC with the checksums in DST.lmdb",
+    )
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from .prepare import prepare, verify
+    from .sub_images import Cutting
+
+    if args.verify:
+        source, target = (args.source, args.target) if args.target else (None, args.source)
+        print(verify(target, source, workers=args.workers))
+        return 0
+    if args.target is None:
+        raise InputError(f"prepare {args.source!r} needs a second path: the .lmdb to make")
+    step = args.step or max(1, args.size // 2)
+    cutting = Cutting(size=args.size, step=step, thresh=args.thresh, compression=args.compression)
+    print(prepare(args.source, args.target, cutting=cutting, min_side=args.min_side, workers=args.workers))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightbsr", description="LightBSR for BasicSR: train, test and use light blind super-resolution networks."
@@ -168,6 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     _add_upscale(commands)
+
+    _add_prepare(commands)
 
     command = commands.add_parser(
         "convert",
@@ -244,6 +299,8 @@ def _dispatch(args: argparse.Namespace) -> int:
         return _check(args)
     if args.command in ("train", "test"):
         return _run_basicsr(args, is_train=args.command == "train")
+    if args.command == "prepare":
+        return _prepare(args)
     if args.command == "upscale":
         from .upscale import upscale
 

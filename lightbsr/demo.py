@@ -18,6 +18,8 @@ from lightbsr_compat import InputError
 
 from .files import written_whole
 from .pictures import labelled
+from .prepare import prepare
+from .sub_images import Cutting
 
 # Photographs that scikit-learn and scikit-image carry in their packages: (package, file below its folder).
 _TRAINING = (
@@ -47,19 +49,12 @@ def _photograph(package: str, name: str) -> np.ndarray:
 
 def _prepare(folder: Path, photographs: dict[str, np.ndarray]) -> None:
     """Write the photographs, and an LMDB of those for training."""
-    from basicsr.utils.lmdb_util import make_lmdb_from_imgs
-
     for file, image in photographs.items():
         target = folder / "photographs" / ("held_out" if file == _HELD_OUT[1] else "train") / f"{Path(file).stem}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(target), image)
-    files = sorted(p.name for p in (folder / "photographs" / "train").iterdir())
-    make_lmdb_from_imgs(
-        str(folder / "photographs" / "train"),
-        str(folder / "photographs" / "train.lmdb"),
-        files,
-        [Path(name).stem for name in files],
-    )
+    train = folder / "photographs" / "train"
+    print(prepare(str(train), f"{train}.lmdb", cutting=Cutting(size=0), min_side=96))
 
 
 def _run(folder: Path, command: str, option_file: str, forced: Sequence[str] = ()) -> None:
