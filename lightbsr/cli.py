@@ -95,7 +95,9 @@ def _add_export(commands: Any) -> None:
     command.add_argument("--weights", required=True, metavar="FILE", help="a student's checkpoint")
     command.add_argument("--onnx", required=True, metavar="FILE", help="the .onnx to write")
     command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="fp32 (default) or fp16")
-    command.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operator set, 18 (default) to 22")
+    command.add_argument(
+        "--opset", type=int, default=18, metavar="N", help="version of ONNX's operator set, 18 (default) to 22"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -222,10 +224,9 @@ def _dispatch(args: argparse.Namespace) -> int:
         print(convert_file(args.source, args.target, kernel_basis_path=args.kernel_basis, setting=args.setting))
         return 0
     if args.command == "export":
-        from .export import DEFAULT_OPSET, export_file
+        from .export_command import export_file
 
-        opset = DEFAULT_OPSET if args.opset is None else args.opset
-        print(export_file(args.weights, args.onnx, precision=args.precision, opset=opset))
+        print(export_file(args.weights, args.onnx, precision=args.precision, opset=args.opset))
         return 0
     if args.command == "benchmark":
         require_basicsr("lightbsr benchmark")
