@@ -181,6 +181,22 @@ def _prepare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_export(commands: Any) -> None:
+    """Add ``lightbsr export`` to the command line."""
+    command = commands.add_parser(
+        "export",
+        help="export weights as an ONNX model",
+        description="Export a student's weights as an ONNX model of any batch, height and width, for ONNX Runtime,"
+        " TensorRT, OpenVINO and ncnn. It is compared with PyTorch before it is written.",
+    )
+    command.add_argument("--weights", required=True, metavar="FILE", help="a student's checkpoint")
+    command.add_argument("--onnx", required=True, metavar="FILE", help="the .onnx to write")
+    command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="fp32 (default) or fp16")
+    command.add_argument(
+        "--opset", type=int, default=18, metavar="N", help="version of ONNX's operator set, 18 (default) to 22"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightbsr", description="LightBSR for BasicSR: train, test and use light blind super-resolution networks."
@@ -234,6 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--kernel-basis", metavar="FILE", help="for LightBSR's teacher: its 441x15 basis")
     command.add_argument("--setting", metavar="NAME", help="for KDSR's teacher: its degradation, such as iso")
 
+    _add_export(commands)
     _add_benchmark(commands)
     _add_idr(commands)
 
@@ -321,6 +338,11 @@ def _dispatch(args: argparse.Namespace) -> int:
         from .convert import convert_file
 
         print(convert_file(args.source, args.target, kernel_basis_path=args.kernel_basis, setting=args.setting))
+        return 0
+    if args.command == "export":
+        from .export_command import export_file
+
+        print(export_file(args.weights, args.onnx, precision=args.precision, opset=args.opset))
         return 0
     if args.command == "benchmark":
         require_basicsr("lightbsr benchmark")
