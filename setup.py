@@ -44,6 +44,9 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-image"],  # its sample photographs
+        "onnx": ["torch>=2.9", "onnx", "onnxruntime", "onnxscript"],  # lightbsr export
+        # What the tests of docs/integration.md run.
+        "integration": ["lightbsr[onnx]", "spandrel", "realesrgan", "ncnn", "pnnx"],
         "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image"],
     },
     entry_points={"console_scripts": ["lightbsr = lightbsr.cli:main"]},

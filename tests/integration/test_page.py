@@ -99,8 +99,8 @@ def test_a_sections_code_writes_the_networks_picture(request, filled, network, s
     with torch.no_grad():
         sr = network(torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255)[0].clamp(0, 1)
     expected = (sr * 255).permute(1, 2, 0).numpy()[..., ::-1]
-    for block, picture in zip(blocks, pictures, strict=True):
-        run(filled, "-c", block)
+    run(filled, "-c", "\n".join(blocks))
+    for picture in pictures:
         # Half a grey level is the rounding's; ncnn keeps its weights in halves.
         room = 0.1 if section == "ncnn" else 1e-3
         assert np.abs(cv2.imread(str(filled / picture)) - expected).max() <= 0.5 + room
