@@ -45,6 +45,10 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-image"],  # its sample photographs
+        "onnx": ["torch>=2.9", "onnx", "onnxruntime", "onnxscript"],  # lightbsr export, --engine onnx
+        "openvino": ["lightbsr[onnx]", "openvino"],  # --engine openvino
+        # What the tests of docs/integration.md run.
+        "integration": ["lightbsr[onnx,openvino]", "spandrel", "realesrgan", "ncnn", "pnnx"],
         "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image", "build"],
         "docs": ["mkdocs-material>=9.5,<10"],
     },
