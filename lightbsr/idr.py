@@ -71,7 +71,7 @@ def represent(network: nn.Module, item: dict[str, Any], device: torch.device) ->
     if isinstance(network, LightBSRTeacher):
         kernel, noise_sigma = item["kernel"][None].to(device), item["noise_sigma"][None].to(device)
         prior = benchmark_prior(network.setting, kernel, noise_sigma, basis=network.kernel_basis)
-        features = network.query_estimator(network.estimator_input(lq, prior))
+        features = network.query_estimator(lq, prior if network.use_prior else None)
     else:
         features = network.estimator(lq)  # type: ignore[operator]
     h, w = lq.shape[-2:]

@@ -307,6 +307,7 @@ def mend_saving() -> None:
                 dataset: {metric: {**best, "val": float(best["val"])} for metric, best in results.items()}
                 for dataset, results in getattr(self, "best_metric_results", {}).items()
             },
+            "shared": self.shared_state() if hasattr(self, "shared_state") else {},
         }
         save_whole(state, os.path.join(folder, f"{current_iter}.state"))
         _remove_old(self.opt)
@@ -317,6 +318,8 @@ def mend_saving() -> None:
         stock_resume(self, resume_state)
         if resume_state.get("best_metric_results"):
             self.best_metric_results = resume_state["best_metric_results"]
+        if resume_state.get("shared"):
+            self.load_shared_state(resume_state["shared"])
         if self.opt.get("rank", 0) < resume_state.get("rank_states", 0):
             file = f"{resume_state['iter']}.rank{self.opt.get('rank', 0)}.pth"
             folder = os.path.dirname(self.opt["path"]["resume_state"])

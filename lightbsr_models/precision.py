@@ -1,4 +1,4 @@
-"""Mixed precision in training: networks in bfloat16, their outputs, losses and weights in float32."""
+"""Mixed precision in training: networks in bfloat16 or float16, their outputs, losses and weights in float32."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from lightbsr_compat import InputError, nearest
 
-_DTYPES = {"bf16": torch.bfloat16}
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Autocast:
     """Calls functions under ``torch.autocast`` and hands their results back in float32.
 
     Args:
-        amp: ``bf16``, or None for float32 throughout.
+        amp: ``bf16``, ``fp16``, or None for float32 throughout.
         device: where the functions compute.
     """
 
@@ -29,6 +29,14 @@ class Autocast:
         with torch.autocast(self.device_type, self.dtype):
             result = function(*args, **kwargs)
         return _to_float32(result)
+
+
+def grad_scaler(amp: str | None, device: torch.device) -> torch.amp.GradScaler:
+    """What keeps float16's gradients from vanishing; it does nothing but for ``fp16``.
+
+    A step whose gradients overflow is left out, and the scale halved: that is part of the training state.
+    """
+    return torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
 
 def check_amp(opt: dict[str, Any]) -> None:
