@@ -36,7 +36,7 @@ $(VENV)/installed: setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install torch torchvision numpy cython "setuptools>=80" wheel
 	$(BIN)/python -m pip install --no-build-isolation "basicsr>=1.4.2"
-	$(BIN)/python -m pip install --no-build-isolation --editable ".[demo,dev,docs]"
+	$(BIN)/python -m pip install --no-build-isolation --editable ".[demo,dev,docs,integration]"
 	touch $@
 
 clean:
