@@ -4,11 +4,13 @@ Image files are not trusted: their size is bounded before they are decoded, and 
 OpenCV would fill up with grey.
 """
 
+import contextlib
 import io
 import os
 import re
 import time
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -57,6 +59,40 @@ def _is_whole(data: bytes, kind: str | None) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def opened_image(data: bytes | None, path: str) -> Iterator[Image.Image]:
+    """An image file of which only the header is read yet; whatever decoding it provokes becomes a sentence.
+
+    Args:
+        data: the whole file.
+        path: to be named in errors.
+
+    Raises:
+        InputError: empty, cut off, damaged, too large, CMYK, or no image at all.
+    """
+    if not data:
+        raise UnreadableImage(f"image {path!r} cannot be read: it is missing or empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise InputError(f"image {path!r} is {width}x{height}, but at most {MAX_PIXELS:,} pixels are decoded")
+            if image.mode == "CMYK":
+                raise InputError(f"image {path!r} is CMYK, but must be RGB or grey: its colours depend on a profile")
+            if not _is_whole(data, image.format):
+                raise UnreadableImage(f"image {path!r} cannot be read: it is cut off or damaged")
+            yield image
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise InputError(f"image {path!r} is larger than the {MAX_PIXELS:,} pixels that are decoded") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"image {path!r} cannot be read: it is no image of a known kind") from None
+    except Exception as error:  # Pillow and OpenCV raise whatever the bytes provoke
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UnreadableImage(f"image {path!r} cannot be read: {reason}") from None
+
+
 def decode_image(data: bytes | None, path: str) -> np.ndarray:
     """Decode an image file; grey, palette and 16-bit images become RGB of 8 bits, transparency is dropped.
 
@@ -70,42 +106,24 @@ def decode_image(data: bytes | None, path: str) -> np.ndarray:
     Raises:
         InputError: empty, cut off, damaged, too large, CMYK, or no image at all.
     """
-    if not data:
-        raise UnreadableImage(f"image {path!r} cannot be read: it is missing or empty")
-    try:
-        with Image.open(io.BytesIO(data)) as header:
-            kind, mode, (width, height) = header.format, header.mode, header.size
-            if width * height > MAX_PIXELS:
-                raise InputError(f"image {path!r} is {width}x{height}, but at most {MAX_PIXELS:,} pixels are decoded")
-            if mode == "CMYK":
-                raise InputError(f"image {path!r} is CMYK, but must be RGB or grey: its colours depend on a profile")
-            if not _is_whole(data, kind):
-                raise UnreadableImage(f"image {path!r} cannot be read: it is cut off or damaged")
+    with opened_image(data, path):
+        assert data is not None
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except InputError:
-        raise
-    except Image.DecompressionBombError:
-        raise InputError(f"image {path!r} is larger than the {MAX_PIXELS:,} pixels that are decoded") from None
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"image {path!r} cannot be read: it is no image of a known kind") from None
-    except Exception as error:  # Pillow and OpenCV raise whatever the bytes provoke
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UnreadableImage(f"image {path!r} cannot be read: {reason}") from None
     if image is None:
         raise UnreadableImage(f"image {path!r} cannot be read: it is no image that OpenCV knows")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _check_lmdb(path: str) -> None:
-    """Raise InputError where an LMDB is damaged so that a read of it could crash the process."""
+def check_lmdb(path: str, name: str) -> None:
+    """Raise InputError, with ``name`` in it, where an LMDB is damaged so that a read of it could crash the process."""
     try:
         with lmdb.open(path, readonly=True, lock=False, readahead=False) as database:
             expected = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
     except lmdb.Error as error:
-        raise InputError(f"dataroot_gt {path!r} cannot be read as an LMDB: {error}") from None
+        raise InputError(f"{name} cannot be read as an LMDB: {error}") from None
     size = os.path.getsize(os.path.join(path, "data.mdb"))
     if size < expected:
-        raise InputError(f"dataroot_gt {path!r} is cut off: data.mdb has {size:,} bytes of {expected:,}")
+        raise InputError(f"{name} is cut off: data.mdb has {size:,} bytes of {expected:,}")
 
 
 class HRImages:
@@ -138,7 +156,7 @@ class HRImages:
                 raise InputError(f"meta_info_file {meta_info_file!r} goes with io_backend disk; an LMDB has its own")
             if not os.path.isfile(os.path.join(dataroot, "data.mdb")):
                 raise InputError(f"dataroot_gt {dataroot!r} is no LMDB: it holds no data.mdb")
-            _check_lmdb(dataroot)
+            check_lmdb(dataroot, f"dataroot_gt {dataroot!r}")
             meta_info_file = os.path.join(dataroot, "meta_info.txt")
         if meta_info_file is None:
             names = [name for name in os.listdir(dataroot) if name.lower().endswith(IMAGE_SUFFIXES)]

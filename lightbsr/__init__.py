@@ -1,6 +1,7 @@
 """LightBSR and KDSR for BasicSR: importing this registers all networks, models, losses and datasets."""
 
 from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 import lightbsr_data  # noqa: F401
 from lightbsr_compat import has_basicsr
@@ -8,5 +9,16 @@ from lightbsr_compat import has_basicsr
 if has_basicsr():
     import lightbsr_models  # noqa: F401
 
+if TYPE_CHECKING:
+    from .upscaler import Upscaler
+
 __version__ = metadata.version("lightbsr")
-__all__ = ["__version__"]
+__all__ = ["Upscaler", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Upscaler":  # imported when it is asked for
+        from .upscaler import Upscaler
+
+        return Upscaler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

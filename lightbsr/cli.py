@@ -13,6 +13,8 @@ import torch
 import lightbsr
 from lightbsr_compat import InputError, require_basicsr
 
+from .weights import DEFAULT_WEIGHTS
+
 EXIT_WORKER_DIED = 1
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -51,7 +53,8 @@ def _add_benchmark(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="a checkpoint, or a folder of finished images SET/SETTING/IMAGE.png; may be given again",
+        help="a checkpoint, the name of packaged weights, or a folder of finished images SET/SETTING/IMAGE.png; may be"
+        " given again",
     )
     command.add_argument(
         "--sets", nargs="+", metavar="NAME", help="sets (default: those of the protocol that are there)"
@@ -77,11 +80,105 @@ def _add_idr(commands: Any) -> None:
         " t-SNE pictures and scores (silhouette, nearest neighbours, Davies-Bouldin, linear probes).",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="folder of HR images")
-    command.add_argument("--weights", required=True, nargs="+", metavar="[NAME=]FILE", help="students' or teachers'")
+    command.add_argument(
+        "--weights", required=True, nargs="+", metavar="[NAME=]FILE", help="students' or teachers', or packaged"
+    )
     command.add_argument("--protocol", default="idr_iso", metavar="P", help="idr_iso (default), idr_aniso_noise, ...")
     command.add_argument("--out", metavar="DIR", help="folder of the results (results/idr_PROTOCOL_xS)")
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
     command.add_argument("--images", type=_at_least(1), default=100, metavar="N", help="use at most N images (100)")
+
+
+def _tile(text: str) -> int | str:
+    """The type of --tile: auto, or a whole number."""
+    return text if text == "auto" else _at_least(0)(text)
+
+
+def _add_upscale(commands: Any) -> None:
+    """Add ``lightbsr upscale`` to the command line."""
+    command = commands.add_parser(
+        "upscale",
+        help="upscale images",
+        description="Upscale images of any size. Bits (8 or 16), alpha, grey and colour profile are kept, orientation"
+        " is applied; one bad image does not stop the rest (exit status 1), and images whose results exist are skipped."
+        " Under torchrun each process takes its share of the images.",
+    )
+    command.add_argument("input", nargs="+", help="image files, folders, patterns, or - for standard input")
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="PATH",
+        help="folder for the results, NAME_xS.png; for one image also a file, or - for standard output",
+    )
+    command.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        metavar="FILE",
+        help=f"a student's checkpoint, or the name of packaged weights ({DEFAULT_WEIGHTS})",
+    )
+    command.add_argument("--format", choices=("png", "jpg", "webp", "tiff", "same"), help="of the results (png)")
+    command.add_argument("--overwrite", action="store_true", help="make results anew that exist")
+    command.add_argument("--self-ensemble", action="store_true", help="the mean over 8 flips: 8 times the work")
+    command.add_argument(
+        "--tile", type=_tile, default="auto", metavar="N", help="side of tiles in pixels, 0 for none (by the memory)"
+    )
+    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(fp32)")
+    command.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch", help="(torch)")
+
+
+def _add_prepare(commands: Any) -> None:
+    """Add ``lightbsr prepare`` to the command line."""
+    command = commands.add_parser(
+        "prepare",
+        help="make an LMDB of overlapping sub-images for training",
+        description="Cut the HR images below a folder into overlapping sub-images and write them into an LMDB that"
+        " BasicSR reads. Killed at any moment, the same command goes on where it was.",
+    )
+    command.add_argument("source", metavar="SRC", help="folder of HR images; its sub-folders are looked into")
+    command.add_argument("target", nargs="?", metavar="DST.lmdb", help="the LMDB to make")
+    command.add_argument(
+        "--size", type=_at_least(0), default=480, metavar="PIXELS", help="side of a sub-image (480); 0: whole images"
+    )
+    command.add_argument(
+        "--step", type=_at_least(1), metavar="PIXELS", help="from one sub-image to the next (half of --size)"
+    )
+    command.add_argument(
+        "--thresh",
+        type=_at_least(0),
+        default=0,
+        metavar="PIXELS",
+        help="leave out narrower strips at the edge (0)",
+    )
+    command.add_argument(
+        "--min-side", type=_at_least(1), default=256, metavar="PIXELS", help="refuse smaller images; gt_size (256)"
+    )
+    command.add_argument(
+        "--compression", type=_at_least(0), default=1, metavar="0-9", help="PNG's level: 1 (default) is fast, 9 small"
+    )
+    command.add_argument("--workers", type=_at_least(1), metavar="N", help="threads (default: one a core)")
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="write nothing; compare DST.lmdb, which may stand alone, and SRC with the checksums in DST.lmdb",
+    )
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from .prepare import prepare, verify
+    from .sub_images import Cutting
+
+    if args.verify:
+        source, target = (args.source, args.target) if args.target else (None, args.source)
+        print(verify(target, source, workers=args.workers))
+        return 0
+    if args.target is None:
+        raise InputError(f"prepare {args.source!r} needs a second path: the .lmdb to make")
+    step = args.step or max(1, args.size // 2)
+    cutting = Cutting(size=args.size, step=step, thresh=args.thresh, compression=args.compression)
+    print(prepare(args.source, args.target, cutting=cutting, min_side=args.min_side, workers=args.workers))
+    return 0
 
 
 def _add_export(commands: Any) -> None:
@@ -119,6 +216,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
         )
+        if name == "train":
+            command.add_argument(
+                "--time-limit",
+                type=_at_least(1),
+                metavar="SECONDS",
+                help="stop in order after so long, as on Ctrl-C; --auto_resume goes on",
+            )
 
     command = commands.add_parser(
         "check",
@@ -132,11 +236,9 @@ def _parser() -> argparse.ArgumentParser:
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
     )
 
-    command = commands.add_parser("upscale", help="upscale images", description="Upscale images to PNG files.")
-    command.add_argument("input", nargs="+", help="image files, or folders of images")
-    command.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the results, NAME_xS.png")
-    command.add_argument("--weights", required=True, metavar="FILE", help="a student's checkpoint (.pth)")
-    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    _add_upscale(commands)
+
+    _add_prepare(commands)
 
     command = commands.add_parser(
         "convert",
@@ -178,7 +280,7 @@ def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
 
         from lightbsr_compat.training import stopping_in_order
 
-        signals = stopping_in_order()
+        signals = stopping_in_order(args.time_limit)
     else:
         from basicsr.test import test_pipeline as pipeline
     try:
@@ -214,10 +316,24 @@ def _dispatch(args: argparse.Namespace) -> int:
         return _check(args)
     if args.command in ("train", "test"):
         return _run_basicsr(args, is_train=args.command == "train")
+    if args.command == "prepare":
+        return _prepare(args)
     if args.command == "upscale":
         from .upscale import upscale
 
-        return 1 if upscale(args.input, args.output, weights=args.weights, device=args.device) else 0
+        failed = upscale(
+            args.input,
+            args.output,
+            weights=args.weights,
+            device=args.device,
+            precision=args.precision,
+            tile=args.tile,
+            engine=args.engine,
+            self_ensemble=args.self_ensemble,
+            format=args.format,
+            overwrite=args.overwrite,
+        )
+        return 1 if failed else 0
     if args.command == "convert":
         from .convert import convert_file
 

@@ -32,6 +32,7 @@ from .files import sha256_file, written_whole
 from .idr_scores import idr_scores, tsne
 from .scatter import scatter_panels
 from .upscaler import load_any_network
+from .weights import find_weights
 
 
 @dataclass
@@ -121,6 +122,7 @@ def _load(entry: str) -> tuple[str, str, nn.Module]:
         name, path = os.path.splitext(os.path.basename(entry))[0], entry
     if os.path.basename(name) != name or not name:
         raise InputError(f"--weights {entry!r}: the name {name!r} becomes part of a file's name: give another")
+    path = find_weights(path)
     network = load_any_network(path)
     if isinstance(network, LightBSRTeacher) and not network.kernel_basis.numel():
         raise InputError(f"the teacher in {path!r} has no kernel basis: convert it with --kernel-basis FILE")

@@ -82,6 +82,8 @@ _TRAIN: _Spec = {
     "idr_pretrain_iter": (int, False),
     "warmup_iter": (int, False),
     "batch_norm": (str, False),
+    "amp": (str, False),
+    "channels_last": (bool, False),
     "ema_decay": (_NUMBER, False),
     "optim_g": (dict, True),
     "scheduler": (dict, True),

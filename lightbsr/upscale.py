@@ -1,37 +1,25 @@
-"""``lightbsr upscale``: files and folders in, PNG files out."""
+"""``lightbsr upscale``: files, folders and patterns in, pictures out."""
 
+import io
 import os
 import sys
+from collections.abc import Sequence
 
-import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from lightbsr_compat import InputError
-from lightbsr_data.images import IMAGE_SUFFIXES, decode_image
+from lightbsr_compat import InputError, nearest
+from lightbsr_data.images import decode_image
 
 from .files import written_whole
 from .upscaler import Upscaler
+from .upscaling.formats import FORMATS, write_picture
+from .upscaling.inputs import STANDARD, Job, find_images, plan
+from .upscaling.picture import Picture, enlarge_alpha, fill_hidden, read_picture
+from .weights import DEFAULT_WEIGHTS
 
-
-def find_images(inputs: list[str]) -> list[str]:
-    """The files named, and the images of the folders named, sorted within each folder.
-
-    Raises:
-        InputError: a path that does not exist, or a folder without images.
-    """
-    files: list[str] = []
-    for path in inputs:
-        if os.path.isdir(path):
-            names = sorted(name for name in os.listdir(path) if name.lower().endswith(IMAGE_SUFFIXES))
-            if not names:
-                raise InputError(f"folder {path!r} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-            files += [os.path.join(path, name) for name in names]
-        elif os.path.isfile(path):
-            files.append(path)
-        else:
-            raise InputError(f"no such file or folder: {path!r}")
-    return files
+__all__ = ["find_images", "read_image", "upscale", "write_png"]
 
 
 def read_image(path: str) -> np.ndarray:
@@ -45,36 +33,180 @@ def read_image(path: str) -> np.ndarray:
 
 
 def write_png(path: str, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8, RGB as a PNG, whole or not at all."""
-    with written_whole(path) as temporary:
-        if not cv2.imwrite(temporary, cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-            raise InputError(f"{path!r} cannot be written")
+    """Write (H, W, 3) or (H, W), uint8 or uint16, RGB, as a PNG, whole or not at all."""
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        write_picture(Picture(image), file, "png")
 
 
-def upscale(inputs: list[str], output: str, *, weights: str, device: str | None = None) -> int:
-    """Upscale every image into ``output/NAME_xS.png``; a bad one does not stop the rest.
+class Run:
+    """One run over a list of images: what it did, and what it has to say.
+
+    Args:
+        upscaler: upscales them.
+        show: whether to show progress, on a terminal.
+    """
+
+    def __init__(self, upscaler: Upscaler, *, show: bool) -> None:
+        self._upscaler = upscaler
+        self._show = show
+        self._done = self._skipped = 0
+        self._failed: list[str] = []
+
+    def over(self, jobs: Sequence[Job], *, overwrite: bool) -> int:
+        """Do the jobs, one bad image not stopping the rest, and report on standard error.
+
+        Returns:
+            How many images failed.
+        """
+        todo = [job for job in jobs if overwrite or not os.path.exists(job.target)]
+        self._skipped = len(jobs) - len(todo)
+        try:
+            with tqdm(total=len(todo), unit="image", disable=None if self._show else True) as bar:
+                for job in todo:
+                    try:
+                        self._do(job)
+                        self._done += 1
+                    except (InputError, OSError) as error:
+                        self._failed.append(str(error))
+                    bar.update()
+        finally:
+            for sentence in self._failed:
+                print(f"lightbsr: error: {sentence}", file=sys.stderr)
+            print(f"lightbsr: {self._summary()}", file=sys.stderr)
+        return len(self._failed)
+
+    def _summary(self) -> str:
+        parts = [f"{self._done} upscaled"]
+        if self._skipped:
+            parts.append(f"{self._skipped} skipped, as their results exist (--overwrite makes them anew)")
+        if self._failed:
+            parts.append(f"{len(self._failed)} failed")
+        return ", ".join(parts)
+
+    def _do(self, job: Job) -> None:
+        name = "standard input" if job.source == STANDARD else job.source
+        picture = read_picture(_read_bytes(job.source), name)
+        colour = picture.colour if picture.alpha is None else fill_hidden(picture.colour, picture.alpha)
+        distance = self._upscaler.degradation_distance(colour)
+        if distance is not None and distance > 1:
+            tqdm.write(
+                f"lightbsr: warning: image {name!r} is degraded in another way than the weights were trained for"
+                f" (distance {distance:.1f}, usual up to 1): the result may be poor",
+                file=sys.stderr,
+            )
+        alpha = None if picture.alpha is None else enlarge_alpha(picture.alpha, self._upscaler.scale)
+        enlarged = Picture(self._upscaled(colour, os.path.basename(name)), alpha, picture.icc_profile)
+        try:
+            _write(enlarged, job)
+        except InputError as error:
+            raise InputError(f"the result of {name!r} cannot be kept: {error}") from None
+
+    def _upscaled(self, colour: np.ndarray, name: str) -> np.ndarray:
+        with tqdm(unit="tile", desc=name, leave=False, delay=1, disable=None if self._show else True) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            return self._upscaler(colour, progress=progress)
+
+
+def _read_bytes(path: str) -> bytes:
+    if path == STANDARD:
+        return sys.stdin.buffer.read()
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _write(picture: Picture, job: Job) -> None:
+    if job.target == STANDARD:
+        if job.format == "png":
+            write_picture(picture, sys.stdout.buffer, "png")
+        else:
+            buffer = io.BytesIO()
+            write_picture(picture, buffer, job.format)
+            sys.stdout.buffer.write(buffer.getbuffer())
+        sys.stdout.buffer.flush()
+        return
+    with written_whole(job.target) as temporary, open(temporary, "wb") as file:
+        write_picture(picture, file, job.format)
+
+
+def _number_in_environment(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal():
+        raise InputError(f"the environment's {name} is {text!r}, but must be a whole number")
+    return int(text)
+
+
+def _own_gpu(device: str | None) -> str | None:
+    """Under torchrun each process takes a GPU of its own, unless one is named."""
+    if device not in (None, "cuda") or "LOCAL_RANK" not in os.environ or not torch.cuda.is_available():
+        return device
+    return f"cuda:{_number_in_environment('LOCAL_RANK', 0) % torch.cuda.device_count()}"
+
+
+def _check_output(folder: str) -> None:
+    """Make the output folder.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output folder {folder!r} cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"output folder {folder!r} cannot be written to")
+
+
+def upscale(
+    inputs: Sequence[str],
+    output: str,
+    *,
+    weights: str = DEFAULT_WEIGHTS,
+    device: str | None = None,
+    precision: str = "fp32",
+    tile: int | str = "auto",
+    engine: str = "torch",
+    self_ensemble: bool = False,
+    format: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Upscale images; one that cannot be does not stop the rest, and one whose result exists is skipped.
+
+    Bits (8 or 16), alpha, grey and colour profile are kept as far as the format can hold them, the orientation is
+    applied. Alpha is enlarged by bicubic interpolation, and what it hides takes the nearest colour that shows, so that
+    no hidden colour bleeds into the edges. Under torchrun each process does its share of the list.
+
+    Args:
+        inputs: files, folders (with the folders in them), patterns, or ``-`` for standard input.
+        output: a folder for ``NAME_xS.png``, a file where the input is one, or ``-`` for standard output.
+        weights, device, precision, tile, engine, self_ensemble: as of ``Upscaler``.
+        format: ``png``, ``jpg``, ``webp``, ``tiff``, ``same`` as the input; None for PNG or what ``output`` is called.
+        overwrite: do what is done already once more.
 
     Returns:
         How many images failed; each is named on standard error.
 
     Raises:
-        InputError: inputs, weights or output that cannot be used at all.
+        InputError: inputs, weights, options or output that cannot be used at all.
     """
-    files = find_images(inputs)
-    upscaler = Upscaler(weights, device=device)
-    targets: dict[str, str] = {}
-    for path in files:
-        stem = os.path.splitext(os.path.basename(path))[0]
-        target = os.path.join(output, f"{stem}_x{upscaler.scale}.png")
-        if target in targets:
-            raise InputError(f"{targets[target]!r} and {path!r} would both become {target!r}: upscale them one by one")
-        targets[target] = path
-    failed = []
-    for target, path in tqdm(targets.items(), unit="image", disable=None):
-        try:
-            write_png(target, upscaler(read_image(path)))
-        except (InputError, OSError) as error:
-            failed.append(str(error))
-    for sentence in failed:
-        print(f"lightbsr: error: {sentence}", file=sys.stderr)
-    return len(failed)
+    if format is not None and format not in FORMATS:
+        raise InputError(f"format is {format!r}{nearest(format, FORMATS)}")
+    found = find_images(inputs, output)
+    upscaler = Upscaler(
+        weights,
+        device=_own_gpu(device),
+        precision=precision,
+        tile=tile,
+        engine=engine,
+        self_ensemble=self_ensemble,
+    )
+    jobs = plan(inputs, found, output, scale=upscaler.scale, format=format)
+    if output != STANDARD:
+        _check_output(output if jobs[0].target != output else os.path.dirname(output) or ".")
+    rank, world_size = _number_in_environment("RANK", 0), _number_in_environment("WORLD_SIZE", 1)
+    return Run(upscaler, show=rank == 0).over(jobs[rank::world_size], overwrite=overwrite)

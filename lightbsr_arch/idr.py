@@ -65,10 +65,13 @@ class IDRConverter(nn.Module):
         self.to_spatial = nn.Sequential(nn.Conv2d(num_spatial_idr, num_spatial_idr, 3, padding=1), nn.GELU())
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> IDR:
-        h, w = size
         channel = self.to_channel(features.mean((2, 3)))  # (B, num_channel_idr)
-        spatial = self.to_spatial(self.shuffle(features)[..., :h, :w])  # (B, num_idr / 16, h, w)
-        return IDR(channel, spatial)
+        return IDR(channel, self.spatial(features, size))
+
+    def spatial(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """The spatial IDR alone, which depends on near features only: (B, num_idr / 16, h, w)."""
+        h, w = size
+        return self.to_spatial(self.shuffle(features)[..., :h, :w])
 
 
 class IDRCorrectionBlock(nn.Module):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import SRFrame, decode_setting, encode_setting
+from .pooling import Pool, global_average
 
 
 def depthwise_grouped(x: Tensor, kernels: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class IDRDynamicSRNetwork(SRFrame):
         super().__init__(num_feat=num_feat, upscale=upscale)
         self.blocks = nn.ModuleList(IDRDynamicBlock(num_feat=num_feat) for _ in range(num_block))
 
-    def body(self, x: Tensor, idr: Tensor) -> Tensor:
+    def body(self, x: Tensor, idr: Tensor, pool: Pool = global_average) -> Tensor:
         for block in self.blocks:
             x = block(x, idr)
         return x

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .pooling import Pool, SampledAverages, global_average
+
 # RGB mean of DIV2K, in [0, 1]; the SR networks work on mean-shifted images.
 DIV2K_RGB_MEAN = (0.4488, 0.4371, 0.4040)
 
@@ -66,7 +68,12 @@ class SRFrame(nn.Module):
     """What EDSR's descendants have around their body: mean shift, head, a convolution, the long skip, and the tail.
 
     A subclass adds its body. Args and shapes: those of ``UpsampleTail``; the image is not clamped.
+
+    Attributes:
+        takes_averages: whether the body has global averages (``pooling``).
     """
+
+    takes_averages = False
 
     def __init__(self, *, num_feat: int, upscale: int) -> None:
         super().__init__()
@@ -76,14 +83,29 @@ class SRFrame(nn.Module):
         self.tail = UpsampleTail(num_feat=num_feat, upscale=upscale)
         self.add_mean = MeanShift(sign=1)
 
-    def body(self, x: Tensor, idr: Any) -> Tensor:
-        """The blocks, guided by an IDR: (B, num_feat, h, w) -> (B, num_feat, h, w)."""
+    def body(self, x: Tensor, idr: Any, pool: Pool = global_average) -> Tensor:
+        """The blocks, guided by an IDR: (B, num_feat, h, w) -> (B, num_feat, h, w); ``pool`` takes their averages."""
         raise NotImplementedError
 
-    def forward(self, lq: Tensor, idr: Any) -> Tensor:
+    def forward(self, lq: Tensor, idr: Any, pool: Pool = global_average) -> Tensor:
         """Super-resolve: (B, 3, h, w) -> (B, 3, h * upscale, w * upscale)."""
         head = self.head(self.sub_mean(lq))
-        return self.add_mean(self.tail(self.body_conv(self.body(head, idr)) + head))
+        return self.add_mean(self.tail(self.body_conv(self.body(head, idr, pool)) + head))
+
+    def sample_averages(self, patches: Tensor, idr: Any, weights: Tensor) -> Tensor:
+        """What the blocks' global averages are in a large image, estimated from patches of it.
+
+        Args:
+            patches: (B, 3, h, w).
+            idr: that of the large image, as far as it differs from place to place that of every patch.
+            weights: (B, 1, h, w), what each pixel counts.
+
+        Returns:
+            (N, C) for ``GivenAverages``, float32; exact where the patch is the image and all weights are equal.
+        """
+        pool = SampledAverages(weights)
+        self.body(self.head(self.sub_mean(patches)), idr, pool)
+        return pool.averages
 
 
 def encode_setting(name: str) -> Tensor:

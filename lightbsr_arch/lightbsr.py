@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .idr import IDR, IDRConverter, IDRCorrectionBlock, IDREstimator, fixed_uniform_noise
 from .layers import ConvNeXtBranch, SRFrame
+from .pooling import Pool, global_average
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class IDRModulation(nn.Module):
     (Table 2's ablations); its channels then pass as they are.
 
     Shape:
-        (B, num_feat, h, w), IDR -> (B, num_feat, h, w)
+        (B, num_feat, h, w), IDR -> (B, num_feat, h, w); ``pool`` takes the channel gate's global average
     """
 
     def __init__(self, sizes: LightBSRSizes) -> None:
@@ -82,12 +83,12 @@ class IDRModulation(nn.Module):
                 nn.Sigmoid(),
             )
 
-    def forward(self, x: Tensor, idr: IDR) -> Tensor:
+    def forward(self, x: Tensor, idr: IDR, pool: Pool = global_average) -> Tensor:
         part, rest = x.split(self.widths, dim=1)
         if self.spatial_gate is not None:
             part = part * self.spatial_gate(torch.cat([idr.spatial, part], dim=1))
         if self.channel_gate is not None:
-            gate = self.channel_gate(torch.cat([rest.mean((2, 3)), idr.channel], dim=1))  # (B, 48)
+            gate = self.channel_gate(torch.cat([pool(rest), idr.channel], dim=1))  # (B, 48)
             rest = rest * gate[:, :, None, None]
         return torch.cat([self.partial_conv(part), rest], dim=1)
 
@@ -101,8 +102,8 @@ class IDRAdaptationBlock(nn.Module):
         self.act = nn.GELU()
         self.branch = ConvNeXtBranch(num_feat=sizes.num_feat, layer_scale_init=sizes.layer_scale_init)
 
-    def forward(self, x: Tensor, idr: IDR) -> Tensor:
-        return x + self.branch(self.act(self.modulation(x, idr)))
+    def forward(self, x: Tensor, idr: IDR, pool: Pool = global_average) -> Tensor:
+        return x + self.branch(self.act(self.modulation(x, idr, pool)))
 
 
 class IDRAdaptationGroup(nn.Module):
@@ -122,11 +123,11 @@ class IDRAdaptationGroup(nn.Module):
         self.branch = ConvNeXtBranch(num_feat=sizes.num_feat, layer_scale_init=sizes.layer_scale_init)
         self.conv = nn.Conv2d(sizes.num_feat, sizes.num_feat, 3, padding=1)
 
-    def forward(self, x: Tensor, idr: IDR) -> tuple[Tensor, IDR]:
+    def forward(self, x: Tensor, idr: IDR, pool: Pool = global_average) -> tuple[Tensor, IDR]:
         idr = self.correction(idr)
         y = x
         for block in self.blocks:
-            y = block(y, idr)
+            y = block(y, idr, pool)
         y = y + self.branch(y)
         return x + self.conv(y), idr
 
@@ -135,16 +136,18 @@ class IDRGuidedSRNetwork(SRFrame):
     """The part of LightBSR that super-resolves: head, groups, tail; student and teacher share it.
 
     Shape:
-        lq (B, 3, h, w), IDR -> (B, 3, h * upscale, w * upscale), not clamped
+        lq (B, 3, h, w), IDR -> (B, 3, h * upscale, w * upscale), not clamped; where lq is a tile of a larger image,
+        ``pool`` gives the blocks that image's averages
     """
 
     def __init__(self, sizes: LightBSRSizes) -> None:
         super().__init__(num_feat=sizes.num_feat, upscale=sizes.upscale)
+        self.takes_averages = sizes.channel_modulation
         self.groups = nn.ModuleList(IDRAdaptationGroup(sizes) for _ in range(sizes.num_group))
 
-    def body(self, x: Tensor, idr: IDR) -> Tensor:
+    def body(self, x: Tensor, idr: IDR, pool: Pool = global_average) -> Tensor:
         for group in self.groups:
-            x, idr = group(x, idr)
+            x, idr = group(x, idr, pool)
         return x
 
 

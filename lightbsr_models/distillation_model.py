@@ -120,7 +120,7 @@ class DistillationModel(TwoStageModel):
         super().feed_data(data)
         if "lq" not in data:
             with torch.no_grad():
-                self.teacher_idr = self.teacher.estimate_idr(self.lq, getattr(self, self.hint))
+                self.teacher_idr = self.autocast(self.teacher.estimate_idr, self.lq, getattr(self, self.hint))
 
     def stage_losses(self, stage: int) -> "OrderedDict[str, Tensor]":
         output = self.step_network(self.lq)

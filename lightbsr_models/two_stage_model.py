@@ -18,6 +18,7 @@ from lightbsr_compat import InputError, nearest
 from lightbsr_data import build_degrader, unsharp_mask
 
 from .batch_norm import BATCH_NORMS, synchronise_batch_norm
+from .precision import Autocast, check_amp
 from .schedules import two_stage_cosine
 from .validation import ShardedValidation
 
@@ -28,13 +29,14 @@ _SHARPENED = ("pixel_opt", "perceptual_opt", "gan_opt")
 class _Method(nn.Module):
     """A network's method as a module's ``forward``, which is all that DistributedDataParallel knows how to call."""
 
-    def __init__(self, network: nn.Module, method: str) -> None:
+    def __init__(self, network: nn.Module, method: str, autocast: Autocast) -> None:
         super().__init__()
         self.network = network
         self.method = method
+        self.autocast = autocast
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self.network, self.method)(*args, **kwargs)
+        return self.autocast(getattr(self.network, self.method), *args, **kwargs)
 
 
 class TwoStageModel(ShardedValidation):
@@ -44,6 +46,9 @@ class TwoStageModel(ShardedValidation):
         loss_options: names of the ``train`` options that hold a loss each.
         optional_losses: those of them that an ablation may do without, saying so with ``~``.
         all_views: whether a step takes all views of an image, or the first alone.
+
+    Options of ``train`` for speed: ``amp: bf16`` runs the networks (not the losses) in mixed precision,
+    ``channels_last: true`` lays feature maps out channels last.
 
     Options of ``train`` for several processes: ``batch_norm: sync`` (the default) takes batch statistics over all of
     them, ``per_rank`` over each one's batch; MoCo's keys then change places between them, so that the statistics of a
@@ -70,11 +75,13 @@ class TwoStageModel(ShardedValidation):
         Returns:
             Functions that raise InputError.
         """
-        checks = (check_launcher, check_batch_norm, check_usm_targets, build_degrader)
+        checks = (check_launcher, check_batch_norm, check_amp, check_usm_targets, build_degrader)
         return [functools.partial(check, opt) for check in checks]
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Leave the network bare: ``_enter_stage`` wraps it for distributed training."""
+        if self.is_train and self.opt["train"].get("channels_last"):
+            return net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.to(self.device)
 
     def init_training_settings(self) -> None:
@@ -83,6 +90,7 @@ class TwoStageModel(ShardedValidation):
         for check in self.checks(self.opt):
             check()
         self.degrader = build_degrader(self.opt)
+        self.autocast = Autocast(train_opt.get("amp"), self.device)
         self.usm_targets: list[str] = train_opt.get("usm_targets") or []
         if self.usm_targets:
             self.sharpener = unsharp_mask().to(self.device)
@@ -155,7 +163,8 @@ class TwoStageModel(ShardedValidation):
         for parameter in self.optimizer_g.param_groups[0]["params"]:
             parameter.requires_grad = id(parameter) in trained
         # DDP looks at requires_grad when it is made, so each stage has a wrapper of its own.
-        self.step_network = BaseModel.model_to_device(self, _Method(self.net_g, self.stage_method(stage)))
+        step = _Method(self.net_g, self.stage_method(stage), self.autocast)
+        self.step_network = BaseModel.model_to_device(self, step)
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take a batch of a training dataset and degrade it, or one of a benchmark as it is."""
