@@ -189,7 +189,7 @@ def _add_export(commands: Any) -> None:
         description="Export a student's weights as an ONNX model of any batch, height and width, for ONNX Runtime,"
         " TensorRT, OpenVINO and ncnn. It is compared with PyTorch before it is written.",
     )
-    command.add_argument("--weights", required=True, metavar="FILE", help="a student's checkpoint")
+    command.add_argument("--weights", required=True, metavar="FILE", help="a student's checkpoint, or packaged")
     command.add_argument("--onnx", required=True, metavar="FILE", help="the .onnx to write")
     command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="fp32 (default) or fp16")
     command.add_argument(

@@ -12,6 +12,7 @@ from lightbsr_compat import InputError, written_whole
 
 from .export import DEFAULT_OPSET, require_onnx, to_onnx
 from .upscaler import load_network
+from .weights import find_weights
 
 # What a model may differ from PyTorch's float32, as a part of white (1) or of the largest value where that is larger.
 # fp16's unit of rounding is 2^-11 = 4.9e-4, and it rounds in every layer: networks of the papers' sizes with random
@@ -67,7 +68,7 @@ def export_file(weights: str, target: str, *, precision: str = "fp32", opset: in
     """Export a student's weights as an ONNX model that takes ``lq`` (B, 3, h, w) and gives ``sr``, both float32.
 
     Args:
-        weights: a checkpoint, as ``lightbsr upscale`` takes it.
+        weights: a checkpoint, or the name of packaged weights, as ``lightbsr upscale`` takes it.
         target: the ``.onnx`` to write, once it was compared with PyTorch; replaced whole or not at all.
         precision: ``fp32`` or ``fp16``, in which the model computes and keeps its weights.
         opset: version of ONNX's operator set.
@@ -81,7 +82,7 @@ def export_file(weights: str, target: str, *, precision: str = "fp32", opset: in
     if not target.endswith(".onnx"):
         raise InputError(f"{target!r} is no name of an ONNX model: it must end in .onnx")
     require_onnx("lightbsr export")
-    network = load_network(weights)
+    network = load_network(find_weights(weights))
     name, scale = type(network).__name__, network.upscale
     model = to_onnx(
         network if precision == "fp32" else _Half(network),
