@@ -47,11 +47,11 @@ class IDREstimator(nn.Sequential):
     def forward(self, x: Tensor, degradation_prior: Tensor | None = None) -> Tensor:
         if degradation_prior is None:
             return super().forward(x)
-        first, *others = self
+        first: nn.Conv2d = self[0]  # type: ignore[assignment]
         n, (h, w) = x.shape[1], x.shape[-2:]
         of_image = F.conv2d(x, first.weight[:, :n], first.bias, padding=1)
         x = of_image + convolve_stretched(degradation_prior.to(x), first.weight[:, n:], (h, w))
-        for layer in others:
+        for layer in list(self)[1:]:
             x = layer(x)
         return x
 

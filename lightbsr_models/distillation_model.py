@@ -59,6 +59,7 @@ class DistillationModel(TwoStageModel):
     hint: str
     batch_attributes = (*TwoStageModel.batch_attributes, "teacher_idr")
     net_g: Any
+    teacher: Any
 
     @classmethod
     def load_teacher(cls, opt: dict[str, Any]) -> Any:

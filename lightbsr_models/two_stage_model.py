@@ -90,8 +90,7 @@ class TwoStageModel(ShardedValidation):
             Functions that raise InputError.
         """
         checks = (check_launcher, check_batch_norm, check_amp, check_accumulate, check_compile, check_usm_targets)
-        checks = (*checks, build_degrader)
-        return [functools.partial(check, opt) for check in checks]
+        return [functools.partial(check, opt) for check in (*checks, build_degrader)]
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Leave the network bare: ``_enter_stage`` wraps it for distributed training."""
@@ -128,8 +127,8 @@ class TwoStageModel(ShardedValidation):
         given = [name for name in self.loss_options if train_opt[name] is not None]
         self.losses = {name: build_loss(train_opt[name]).to(self.device) for name in given}
         super().init_training_settings()
-        if hasattr(self, "net_g_ema"):
-            self.net_g_ema = self.model_to_device(self.net_g_ema)  # the layout of what is averaged
+        if self.ema_decay > 0:
+            self.net_g_ema: nn.Module = self.model_to_device(self.net_g_ema)  # the layout of what is averaged
 
     def setup_optimizers(self) -> None:
         optim_opt = dict(self.opt["train"]["optim_g"])
@@ -240,7 +239,8 @@ class TwoStageModel(ShardedValidation):
         losses: OrderedDict[str, Tensor] = OrderedDict()
         outputs = []
         for number in range(self.accumulate):
-            vars(self).update({name: micro_batch(value, number, self.accumulate) for name, value in whole.items()})
+            for name, value in whole.items():
+                setattr(self, name, micro_batch(value, number, self.accumulate))
             with contextlib.ExitStack() as stack:
                 if self.opt["dist"] and number + 1 < self.accumulate:  # the last one's backward averages over ranks
                     stack.enter_context(self.step_network.no_sync())  # type: ignore[union-attr,operator]
@@ -251,7 +251,8 @@ class TwoStageModel(ShardedValidation):
                 losses[name] = losses[name] + loss.detach() if name in losses else loss.detach()
             if self.accumulate > 1 and stage == 2:
                 outputs.append(self.output.detach())
-        vars(self).update(whole)
+        for name, value in whole.items():
+            setattr(self, name, value)
         if outputs:
             self.output = torch.cat(outputs)
         return losses
