@@ -77,9 +77,10 @@ class Tiler:
             torch.cuda.empty_cache()
         if not self._tiles:
             raise InputError(f"{area:,} pixels do not fit into memory at once: let them be tiled (tile auto)") from None
-        self._at_once = min(self._at_once, area // 2)
-        if self._at_once < (LEAST_TILE + 2 * OVERLAP) ** 2:
+        least = (LEAST_TILE + 2 * OVERLAP) ** 2
+        if area <= least:
             raise InputError(f"there is not enough memory for tiles of {LEAST_TILE} pixels") from None
+        self._at_once = min(self._at_once, max(area // 2, least))
 
     @property
     def _side(self) -> int:
