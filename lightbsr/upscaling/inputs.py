@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from lightbsr_compat import InputError
@@ -46,13 +47,16 @@ def _matching(pattern: str, output: str | None) -> Iterator[FoundImage]:
     start = pattern
     while glob.has_magic(start):
         start = os.path.dirname(start)
-    for path in sorted(glob.glob(pattern, recursive=True)):
-        if os.path.isdir(path):
-            if not pattern.endswith("**"):  # which matches the folders on the way too
-                for _, name in _in_folder(path, output):
-                    yield FoundImage(os.path.join(path, name), os.path.relpath(os.path.join(path, name), start or "."))
-        elif path.lower().endswith(SUFFIXES_READ):
-            yield FoundImage(path, os.path.relpath(path, start or "."))
+    # Unlike glob.glob, Path.glob follows no links to folders, which may be loops.
+    for path in sorted(Path(start).glob(os.path.relpath(pattern, start or "."))):
+        name = path.relative_to(start)
+        if any(part.startswith(".") for part in name.parts):
+            continue
+        if path.is_dir():
+            for inside in _in_folder(str(path), output):
+                yield FoundImage(inside.path, os.path.join(name, inside.name))
+        elif path.name.lower().endswith(SUFFIXES_READ):
+            yield FoundImage(str(path), str(name))
 
 
 def find_images(inputs: Iterable[str], output: str | None = None) -> list[FoundImage]:

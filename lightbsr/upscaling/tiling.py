@@ -13,11 +13,12 @@ from .engines import Engine
 from .memory import is_out_of_memory
 from .pixels import Pixels, View
 from .regions import Region, cut, whole
-from .shared import SharedByTiles, read
+from .shared import PATCH, SharedByTiles, read
 
 OVERLAP = 32  # LR pixels that a tile sees beyond its own on every side; docs/performance says what less would cost
 LEAST_TILE = 16
 SAMPLE = 4  # times the pixels of a tile: the averages need the SR network's body alone, not its hungry tail
+LEAST_SAMPLE = 32 * PATCH**2  # LR pixels; from there on a quarter of the image is enough
 
 Progress = Callable[[int, int], None]  # (tiles done, tiles in all)
 
@@ -90,7 +91,7 @@ class Tiler:
     def _shared(self, view: View) -> SharedByTiles:
         while True:
             try:
-                sample = SAMPLE * int(self._at_once)
+                sample = min(SAMPLE * int(self._at_once), max(LEAST_SAMPLE, view.size[0] * view.size[1] // 4))
                 return SharedByTiles(self._network, view, side=self._side + 2 * OVERLAP, sample=sample)
             except (RuntimeError, MemoryError) as error:
                 self._back_off(error, int(self._at_once))

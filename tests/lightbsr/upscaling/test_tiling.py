@@ -9,6 +9,7 @@ import torch
 from lightbsr.upscaler import Upscaler
 from lightbsr.upscaling import shared, tiling
 from lightbsr.upscaling.engines import TorchEngine
+from lightbsr.upscaling.memory import is_out_of_memory
 from lightbsr.upscaling.pixels import ArrayPixels, View, views
 from lightbsr.upscaling.regions import Region, cut, whole
 from lightbsr.upscaling.tiling import Tiler
@@ -39,6 +40,7 @@ def floats(seed, height, width, photo):
 def test_tiles_are_exact_where_the_sample_is_the_image(name, size, networks, photo, monkeypatch):
     # The overlap is wider than what these small networks see.
     monkeypatch.setattr(tiling, "SAMPLE", EVERYTHING)
+    monkeypatch.setattr(tiling, "LEAST_SAMPLE", EVERYTHING)
     image = floats(1, *size, photo)
     whole_image = upscaled(networks[name], image, at_once=None)
     monkeypatch.setattr(tiling, "LEAST_TILE", 1)
@@ -131,6 +133,7 @@ def test_self_ensemble_is_the_mean_over_flips_and_transposes(name, networks, pho
 @pytest.mark.parametrize("name", ["lightbsr", "kdsr"])
 def test_tiles_of_a_self_ensemble_are_exact_too(name, networks, photo, monkeypatch):
     monkeypatch.setattr(tiling, "SAMPLE", EVERYTHING)
+    monkeypatch.setattr(tiling, "LEAST_SAMPLE", EVERYTHING)
     image = floats(6, 101, 138, photo)  # no multiples of 4
     whole_image = upscaled(networks[name], image, at_once=None, self_ensemble=True)
     tiled = upscaled(networks[name], image, at_once=side(40), self_ensemble=True)
@@ -171,17 +174,27 @@ class SmallMemory(TorchEngine):
 
 
 @pytest.mark.parametrize(
-    "error",
+    "error, is_one",
     [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
-        MemoryError(),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+            True,
+        ),
+        (RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested"), True),
+        (MemoryError(), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
     ],
 )
-def test_where_memory_runs_out_tiles_get_smaller(error, networks, photo, monkeypatch):
+def test_what_running_out_of_memory_looks_like(error, is_one):
+    assert is_out_of_memory(error) == is_one
+
+
+def test_where_memory_runs_out_tiles_get_smaller(networks, photo, monkeypatch):
     monkeypatch.setattr(tiling, "SAMPLE", EVERYTHING)
-    network, image = networks["lightbsr"], floats(8, 190, 200, photo)
-    engine = SmallMemory(network, 10_000, error)
+    monkeypatch.setattr(tiling, "LEAST_SAMPLE", EVERYTHING)
+    network, image = networks["lightbsr"], floats(8, 170, 180, photo)
+    engine = SmallMemory(network, 10_000, torch.OutOfMemoryError("CUDA out of memory"))
     tiler = Tiler(network, engine, 10**6)
     pixels = ArrayPixels(image, 2)
     with torch.inference_mode():
