@@ -36,13 +36,13 @@ def interleaved(
     """Seconds of every form, round by round, as many rounds as fit into the budget.
 
     Args:
-        forms: by name; each is called once to warm up.
+        forms: by name; each is called once to warm up, and once only besides where that took more than the budget.
         budget: seconds for all rounds together, the warm-up not counted.
         least, most: rounds, whatever the budget.
     """
-    for form in forms.values():
-        seconds(form, device)
-    times: dict[str, list[float]] = {name: [] for name in forms}
+    slow = [name for name, form in forms.items() if seconds(form, device) > budget]
+    times = {name: [seconds(forms[name], device)] if name in slow else [] for name in forms}
+    forms = {name: form for name, form in forms.items() if name not in slow}
     start = time.perf_counter()
     for round_number in range(most):
         spent = time.perf_counter() - start
