@@ -28,7 +28,16 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in pairs) / sum((x - mean_x) ** 2 for x, _ in pairs)
 
 
+def _fits(function: Any) -> bool:
+    try:
+        function()
+    except torch.cuda.OutOfMemoryError:
+        return False
+    return True
+
+
 def _series(name: str, axis: str, work: dict[float, Any], device: torch.device, budget: float) -> dict[str, Any]:
+    work = {x: function for x, function in work.items() if _fits(function)}
     times = interleaved({str(x): function for x, function in work.items()}, device, budget=budget, most=9)
     medians = [statistics.median(values) for values in times.values()]
     return dict(name=name, axis=axis, x=list(work), seconds=medians, exponent=exponent(list(work), medians))
@@ -44,8 +53,9 @@ def measure(sizes: Sizes, device: torch.device, budget: float, *, ranks: bool = 
     Args:
         budget: seconds for each series.
     """
-    factors = (0.5, 0.75, 1.0, 1.5)
-    sides = [max(8, int(sizes.lr * f) // 4 * 4) for f in factors]
+    if device.type == "cuda":
+        sizes = replace(sizes, batch=max(1, sizes.batch // 4))  # the largest points must fit
+    sides = [max(8, int(sizes.lr * f) // 4 * 4) for f in (0.5, 0.75, 1.0, 1.5)]
     batches = [max(1, int(sizes.batch * f)) for f in (0.25, 0.5, 1, 2)]
     series = []
     for name, axis, variants in (
@@ -54,8 +64,8 @@ def measure(sizes: Sizes, device: torch.device, budget: float, *, ranks: bool = 
     ):
         work = {x: _step("student", 2, variant, device) for x, variant in variants.items()}
         result = _series(name, axis, work, device, budget)
-        kept = [kept_by_student(variant) for variant in variants.values()]
-        series.append({**result, "kept_bytes": kept, "memory_exponent": exponent(list(work), kept)})
+        kept = [kept_by_student(variants[x], device) for x in result["x"]]
+        series.append({**result, "kept_bytes": kept, "memory_exponent": exponent(result["x"], kept)})
     views = {d: _step("teacher", 1, replace(sizes, views=d), device) for d in (2, 3, 4, 6, 8)}
     series.append(_series("teacher stage 1 step", "views", views, device, budget))
     network = make_student(sizes).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -117,12 +127,12 @@ def rank_step(sizes: Sizes, device: torch.device) -> None:
 # --- memory ---
 
 
-def kept_by_student(sizes: Sizes, **options: Any) -> int:
-    """Bytes that the student's stage 2 keeps from forward to backward, counted on the CPU.
+def kept_by_student(sizes: Sizes, device: torch.device, **options: Any) -> int:
+    """Bytes that the student's stage 2 keeps from forward to backward: counted, not measured.
 
     With checkpointing: the parts' inputs, and what one part keeps while it is computed again.
     """
-    training = OurTraining("student", sizes, torch.device("cpu"), **options)
+    training = OurTraining("student", sizes, device, **options)
     model, network = training.model, training.model.net_g
     lq = training.batch.lq[:, 0]
     inputs: list[int] = []
@@ -161,7 +171,7 @@ def estimate_memory(sizes: Sizes, *, batch: int, lr: int) -> list[MemoryEstimate
     estimates = []
     weights = sum(p.nbytes for p in make_student(sizes).parameters())
     for name, options in combinations.items():
-        one, two = (kept_by_student(replace(sizes, batch=b, lr=lr), **options) for b in (1, 2))
+        one, two = (kept_by_student(replace(sizes, batch=b, lr=lr), torch.device("cpu"), **options) for b in (1, 2))
         estimates.append(MemoryEstimate(name, (4 * weights + one + (batch - 1) * (two - one)) / 1e9))
     return estimates
 
@@ -207,16 +217,14 @@ def plan(rows: dict[str, dict[str, Any]], sizes: Sizes, counts: Sequence[int] = 
     for kind in ("teacher", "student"):
         needed = [rows.get(f"{kind}-stage-{stage}", {}) for stage in (1, 2)]
         for who in (PUBLISHED, OURS):
-            steps = [row.get("forms", {}).get(who, {}).get("seconds", {}).get("median") for row in needed]
+            steps = [row.get(who, {}).get("seconds", {}).get("median") for row in needed]
             if None in steps:
                 continue
             for count in counts:
                 exchange = 0.0
                 if count > 1:
                     exchange = 2 * (count - 1) / count * weights / BANDWIDTH + EXCHANGES * LATENCY
-                hours = sum(
-                    n * (t * work / count + exchange) for n, t in zip(ITERATIONS.values(), steps, strict=True)
-                )
+                hours = sum(n * (t * work / count + exchange) for n, t in zip(ITERATIONS.values(), steps, strict=True))
                 hours /= 3600
                 results.append(dict(kind=kind, who=who, count=count, hours=hours, cost=hours * count * PRICE))
     return results

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from growth import PRICE
-from lightbsr_compat import InputError
-from lightbsr_compat.files import written_whole
 from precision import MOST
 from rows import OPTIONS, OURS, PUBLISHED, ROWS
+
+from lightbsr_compat import InputError
+from lightbsr_compat.files import written_whole
 
 NOT_MEASURED = "not measured"
 
@@ -26,52 +27,46 @@ def _mib(value: float | None) -> str:
 
 
 def _line(title: str, target: float | None, first: dict[str, Any], form: dict[str, Any]) -> tuple[str, ...]:
-    if "reason" in form:
-        return _blank(title, target, form)
+    goal = "" if target is None else f"<= {target:g}"
+    if "ratio" not in form or "ratio" not in first:
+        reason = form.get("reason") or first.get("reason")
+        return (title, f"{NOT_MEASURED}: {reason}" if reason else NOT_MEASURED, "", goal, "", "", "")
     ratio, (low, high) = form["ratio"], form["ratio_quartiles"]
     verdict = "" if target is None else " (reached)" if ratio <= target else " (missed)"
     return (
         title,
         _seconds(first["seconds"]),
         _seconds(form["seconds"]),
-        "" if target is None else f"<= {target:g}",
+        goal,
         f"{ratio:.3g} ({low:.3g}-{high:.3g}){verdict}",
         "" if form.get("peak_mib") is None else f"{_mib(first.get('peak_mib'))} -> {_mib(form['peak_mib'])}",
-        "" if form.get("fraction") is None else f"{form['fraction']:.0%}",
+        f"{form['fraction']:.0%}" if "fraction" in form else "",
     )
 
 
-def _blank(title: str, target: float | None, row: dict[str, Any] | None) -> tuple[str, ...]:
-    reason = NOT_MEASURED if row is None else f"{NOT_MEASURED}: {row['reason']}"
-    return (title, reason, "", "" if target is None else f"<= {target:g}", "", "", "")
+_HEAD = ("to reach", "ratio", "peak memory", "of the matrix ceiling")
 
 
 def table(results: dict[str, Any], device: str) -> str:
     """The table of all rows for a device; what was not measured says so."""
     lines = []
-    for name, known in ROWS.items():
-        row = results.get("rows", {}).get(name)
-        if device not in known.devices or name == "options":
+    for name, row in ROWS.items():
+        if device not in row.devices or name == "options":
             continue
-        if row is None or "reason" in row:
-            lines.append(_blank(known.title, known.target, row))
-        else:
-            first, *others = row["forms"].values()
-            lines += [_line(known.title, known.target, first, form) for form in others]
-    head = ("work", PUBLISHED, OURS, "to reach", "ratio", "peak memory", "of the matrix ceiling")
-    return _table(head, lines)
+        measured = results.get("rows", {}).get(name, {})
+        first = next(iter(measured.values()), {})
+        for form in list(measured)[1:] or row.targets:
+            title = row.title if form == OURS else f"{row.title}, {form}"
+            lines.append(_line(title, row.targets.get(form), first, measured.get(form, {})))
+    return _table(("work", PUBLISHED, OURS, *_HEAD), lines)
 
 
 def options_table(results: dict[str, Any]) -> str:
     """The student's stage 2 with each option, beside all of them off."""
-    row = results.get("rows", {}).get("options")
-    if row is None or "reason" in row:
-        lines = [_blank(name, None, row) for name in OPTIONS if name != "off"]
-    else:
-        first, *others = row["forms"].items()
-        lines = [_line(name, None, first[1], form) for name, form in others]
-    head = ("option", "off", "on", "", "ratio", "peak memory", "of the matrix ceiling")
-    return _table(head, lines)
+    measured = results.get("rows", {}).get("options", {})
+    names = [name for name in OPTIONS if name != "off"]
+    lines = [_line(name, None, measured.get("off", {}), measured.get(name, {})) for name in names]
+    return _table(("option", "off", "on", *_HEAD), lines)
 
 
 def _growth_table(results: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ import report
 import torch
 from counting import gmacs
 from plots import growth_plot
-from rows import ROWS, Forms, NotMeasured
+from rows import ROWS, Forms
 from timing import Spread, interleaved
 
 from lightbsr_compat import InputError
@@ -38,50 +38,42 @@ SECTIONS = ("memory", "growth", "precision")
 
 
 def measure_row(name: str, sizes: jobs.Sizes, sizes_name: str, device: torch.device, args: Any) -> dict[str, Any]:
-    """Seconds, ratios, multiply-accumulates and peak memory of a row's forms, or the reason why there are none."""
-    try:
-        forms = ROWS[name].make(sizes, device)
-    except NotMeasured as reason:
-        return {"reason": str(reason)}
-    failed = {form: reason for form, function in forms.functions.items() if (reason := _reason(function))}
-    working = {form: function for form, function in forms.functions.items() if form not in failed}
+    """By form: seconds, ratio, multiply-accumulates and peak memory, or the reason why there are none."""
+    forms = ROWS[name].make(sizes, device)
     baseline = next(iter(forms.functions))
-    if baseline in failed or len(working) < 2:
-        return {"reason": next(iter(failed.values()))}
+    results: dict[str, Any] = {form: {} for form in forms.functions}
+    results |= {form: {"reason": reason} for form, reason in forms.missing.items()}
+    working = {}
+    for form, function in forms.functions.items():
+        try:
+            # A compiled graph does not go with the counter's dispatch mode.
+            results[form]["gmacs"] = _counted(function, forms.has_products and "compile" not in form)
+            working[form] = function
+        except (RuntimeError, NotImplementedError, ImportError) as error:  # no memory, no compiler
+            results[form] = {"reason": f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"}
+    if baseline not in working:
+        return results
     times = interleaved(working, device, budget=args.budget)
     first = [value * forms.factors.get(baseline, 1.0) for value in times[baseline]]
-    results: dict[str, Any] = {form: {"reason": reason} for form, reason in failed.items()}
     for form, values in times.items():
         values = [value * forms.factors.get(form, 1.0) for value in values]
         ratios = Spread.of([a / b for a, b in zip(values, first, strict=False)])  # a slow form is measured once
         spread = Spread.of(values)
-        results[form] = dict(
+        results[form].update(
             seconds=spread.as_json(),
             ratio=spread.median / statistics.median(first),
             ratio_quartiles=[ratios.low, ratios.high],
-            gmacs=_gmacs(forms, form),
             peak_mib=_peak(name, form, forms, sizes_name, device) if args.memory else None,
         )
-    return {"forms": {form: results[form] for form in forms.functions}}
+    return results
 
 
-def _reason(function: Callable[[], Any]) -> str | None:
-    """Why a form does not run here: memory, a device or a compiler that cannot do it; None where it runs."""
-    try:
-        function()
-    except (RuntimeError, NotImplementedError, ImportError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
+def _counted(function: Callable[[], Any], has_products: bool) -> float | None:
+    """Call a function for the first time, and count its multiply-accumulates in 1e9 if it has any."""
+    if has_products:
+        return gmacs(function) or None
+    function()
     return None
-
-
-def _gmacs(forms: Forms, form: str) -> float | None:
-    """None for what is compiled or has no products: there is nothing to be counted."""
-    if not forms.has_products:
-        return None
-    try:
-        return gmacs(forms.functions[form]) or None
-    except Exception:  # torch.compile's graphs do not go with a dispatch mode
-        return None
 
 
 def _peak(name: str, form: str, forms: Forms, sizes_name: str, device: torch.device) -> float | None:
@@ -94,7 +86,7 @@ def _peak(name: str, form: str, forms: Forms, sizes_name: str, device: torch.dev
 def _add_fractions(results: dict[str, Any]) -> None:
     """Which part of the matrix ceiling each form reaches."""
     for row in results["rows"].values():
-        for form in row.get("forms", {}).values():
+        for form in row.values():
             if form.get("gmacs"):
                 form["fraction"] = form["gmacs"] / form["seconds"]["median"] / results["ceilings"]["gmacs"]
 
@@ -138,9 +130,8 @@ def run(args: Any) -> None:
         if name in known:
             print(f"{ROWS[name].title} ...", end=" ", flush=True)
             results["rows"][name] = measure_row(name, sizes, sizes_name, device, args)
-            row = results["rows"][name]
-            forms = row.get("forms", {}).items()
-            print(row.get("reason") or ", ".join(f"{form}: {r.get('reason') or round(r['ratio'], 3)}" for form, r in forms))
+            forms = results["rows"][name].items()
+            print(", ".join(f"{form}: {r.get('reason') or format(r.get('ratio', 0), '.3g')}" for form, r in forms))
             torch.compiler.reset()
     _sections(results, set(wanted), sizes, device, args)
     _add_fractions(results)
@@ -188,7 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
         if args.device == "cuda" and not torch.cuda.is_available():
             raise InputError("device is 'cuda', but PyTorch finds no GPU here")
         if args.write_docs and args.quick:
-            raise InputError("--write-docs does not go with --quick: the documentation's figures are those of full sizes")
+            raise InputError(
+                "--write-docs does not go with --quick: the documentation's figures are those of full sizes"
+            )
         if args.rows and "precision" in args.rows and not args.weights:
             raise InputError("the row precision needs --weights FILE")
         if args.peak:

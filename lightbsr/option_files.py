@@ -163,7 +163,9 @@ _OUR_DATASETS: Mapping[type, _Spec] = {
 # The least value of a number, wherever an option of that name stands.
 _AT_LEAST = {
     **dict.fromkeys(("batch_size_per_gpu", "total_iter", "val_freq", "queue_size", "num_prefetch_queue"), 1),
-    **dict.fromkeys(("print_freq", "save_checkpoint_freq", "keep_checkpoints", "num_views", "gt_size", "accumulate"), 1),
+    **dict.fromkeys(
+        ("print_freq", "save_checkpoint_freq", "keep_checkpoints", "num_views", "gt_size", "accumulate"), 1
+    ),
     **dict.fromkeys(("num_worker_per_gpu", "num_gpu", "idr_pretrain_iter", "pool_size", "ema_decay", "lr"), 0),
     **dict.fromkeys(("eta_min", "temperature", "dataset_enlarge_ratio"), 0),
 }
