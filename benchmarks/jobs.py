@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from as_published import StudentTraining, TeacherTraining
-from basicsr.models import build_model
 from torch import Tensor
 
 import lightbsr  # noqa: F401  (registers the models)
@@ -92,8 +91,12 @@ class Batch:
 
 def _model(kind: str, sizes: Sizes, device: torch.device, train: dict[str, Any], paths: dict[str, str]) -> Any:
     """A model of the packaged option file of that kind, with the given options of ``train`` and ``path`` besides."""
+    from basicsr.models import build_model  # only now: lightbsr mends what keeps it from being imported
+
     options = load_options(packaged_options()[f"lightbsr_{kind}_x4_iso"])
     options |= dict(is_train=True, dist=False, rank=0, world_size=1, num_gpu=int(device.type == "cuda"))
+    if torch.distributed.is_initialized():
+        options |= dict(dist=True, rank=torch.distributed.get_rank(), world_size=torch.distributed.get_world_size())
     options["datasets"]["train"].update(batch_size_per_gpu=sizes.batch, num_views=sizes.views, scale=4)
     options["network_g"].update(sizes.network, layer_scale_init=0.1)
     options["path"].update(paths)
