@@ -60,14 +60,14 @@ def real_picture(network: torch.nn.Module, data: Path, entries: Sequence[dict[st
     return panels(rows)
 
 
-def limits_picture(
+def comparison_picture(
     network: torch.nn.Module, data: Path, entries: Sequence[dict[str, Any]]
 ) -> tuple[np.ndarray, list[str]]:
-    """Where the model is bad: LR, bicubic, ours and HR, with PSNR on Y; RGB, and a sentence for each row.
+    """HR images degraded: LR, bicubic, ours and HR, with PSNR on Y; RGB, and a sentence for each row.
 
     Args:
         entries: ``image`` (an HR image below ``data``), ``degradation``, ``jpeg`` (quality of the LR image, or None),
-            ``corner`` and ``what``, the sentence.
+            ``corner`` and ``what``, the sentence's beginning.
     """
     from basicsr.metrics import calculate_psnr  # after lightbsr, which mends BasicSR
 
@@ -98,7 +98,7 @@ def limits_picture(
         ]
         rows.append([*row, labelled(_crop(gt, entry["corner"], _LIMITS_SIDE), "HR", zoom=_ZOOM)])
         gain = psnr["this model"] - psnr["bicubic"]
-        sentences.append(f"{entry['what']} ({gain:+.2f} dB against bicubic on {path.stem})")
+        sentences.append(f"{entry.get('what', '')} ({gain:+.2f} dB against bicubic on {path.stem})")
     return panels(rows), sentences
 
 

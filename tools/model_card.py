@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import torch
 import yaml
-from card_pictures import limits_picture, real_picture, write_jpeg
+from card_pictures import comparison_picture, real_picture, write_jpeg
 from safetensors import safe_open
 from sklearn.datasets import load_sample_images
 
@@ -154,6 +154,8 @@ def card(name: str, data: Path, *, build: Path = ROOT / "build" / "model_cards",
     with tempfile.TemporaryDirectory() as folder:
         bundled_photographs(Path(folder))
         found = scores(weights, Path(folder), facts["protocols"][0], [BUNDLED], build / name / BUNDLED)
+        shown = [{**facts["bundled"], "image": f"{BUNDLED}/{file}.png"} for file in ("flower", "china")]
+        bundled, _ = comparison_picture(network, Path(folder), shown)
     figures[BUNDLED] = {"protocol": facts["protocols"][0], "cells": table(found)}
     idr_out = build / name / "idr"
     idr(
@@ -163,9 +165,10 @@ def card(name: str, data: Path, *, build: Path = ROOT / "build" / "model_cards",
         out=str(idr_out),
     )
     idr_scores = (idr_out / "results.md").read_text(encoding="utf-8")
-    limits, sentences = limits_picture(network, data / "benchmark", facts["limits"])
+    limits, sentences = comparison_picture(network, data / "benchmark", facts["limits"])
     models = docs / "models"
     models.mkdir(parents=True, exist_ok=True)
+    write_jpeg(models / f"{name}_bundled.jpg", bundled)
     write_jpeg(models / f"{name}_limits.jpg", limits)
     write_jpeg(models / f"{name}_real.jpg", real_picture(network, data / "real", facts["real"]))
     hours = sum(run["hours"] for run in training)
@@ -189,6 +192,7 @@ def card(name: str, data: Path, *, build: Path = ROOT / "build" / "model_cards",
         "### Photographs that scikit-learn carries",
         f"The middle {_BUNDLED_SIDE}x{_BUNDLED_SIDE} pixels of two, protocol {figures[BUNDLED]['protocol']}; the test"
         f" suite computes them anew.\n\n{_markdown(figures[BUNDLED]['cells'])}",
+        f"![LR, bicubic, this model and HR of two photographs]({name}_bundled.jpg)",
         "## Does its IDR tell degradations apart?",
         idr_scores.strip(),
         "## Real photographs",

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from card_pictures import limits_picture, real_picture
+from card_pictures import comparison_picture, real_picture
 from model_card import bundled_photographs, card, scores, table
 
 from lightbsr_arch import LightBSR
@@ -48,7 +48,7 @@ def test_a_table_is_the_benchmarks_cells(network, tmp_path):
 def test_pictures(network, tmp_path, photograph):
     entry = {"image": photograph, "corner": [0, 0]}
     assert real_picture(network, tmp_path, [entry]).shape == (28 + 256, 3 * 256, 3)
-    picture, (sentence,) = limits_picture(
+    picture, (sentence,) = comparison_picture(
         network, tmp_path, [{**entry, "degradation": {"sigma": 2.0, "noise_sigma": 9}, "jpeg": 30, "what": "It fails"}]
     )
     assert picture.shape == (28 + 2 * 64, 4 * 2 * 64, 3)
