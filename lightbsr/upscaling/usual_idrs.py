@@ -1,8 +1,9 @@
 """Is an image degraded as the weights were trained for? Its IDR against the IDRs of images from training.
 
 A weights file may carry, in its safetensors metadata under ``idr_statistics``, the mean and the inverse covariance of
-the shared IDRs of images with training's degradations, and the Mahalanobis distance that one in a hundred of them
-exceeds. Twice that counts as out of range: what is flagged must be worth a warning.
+the shared IDRs of images with training's degradations, and a threshold: the Mahalanobis distance that one in a hundred
+of them exceeds, times 1.5, so that what is flagged is worth a warning. A degradation is noticed as far as the IDR heeds
+it: weights that never saw noise may well be blind to it.
 """
 
 import json
@@ -22,7 +23,7 @@ from .shared import shared_idr
 METADATA_KEY = "idr_statistics"
 _SHRINKAGE = 0.1  # of the covariance towards the mean variance: few images, many numbers
 _USUAL_QUANTILE = 0.99
-_TOLERANCE = 2.0
+_TOLERANCE = 1.5
 _SIDE = 512
 _LEAST_IMAGES = 8
 
