@@ -19,6 +19,10 @@ test: $(VENV)/installed
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults
 
+# What training and inference cost, against the released procedures: build/bench.
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/run.py
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
