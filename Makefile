@@ -7,7 +7,7 @@ SUITABLE = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
 	$$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test faults lint docs clean
+.PHONY: demo test faults bench lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/lightbsr demo
