@@ -7,7 +7,7 @@ SUITABLE = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
 	$$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test faults lint clean
+.PHONY: demo test faults bench lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/lightbsr demo
@@ -19,10 +19,18 @@ test: $(VENV)/installed
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults
 
+# What training and inference cost, against the released procedures: build/bench.
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/run.py
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation's pages, in build/site/index.html; a warning is an error.
+docs: $(VENV)/installed
+	$(BIN)/python -m mkdocs build --strict
 
 # BasicSR's build imports torch: what it needs is installed first, and it is built without isolation, or else pip
 # would download torch a second time.
@@ -32,7 +40,7 @@ $(VENV)/installed: setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install torch torchvision numpy cython "setuptools>=80" wheel
 	$(BIN)/python -m pip install --no-build-isolation "basicsr>=1.4.2"
-	$(BIN)/python -m pip install --no-build-isolation --editable ".[demo,dev]"
+	$(BIN)/python -m pip install --no-build-isolation --editable ".[demo,dev,docs,integration]"
 	touch $@
 
 clean:

@@ -24,7 +24,7 @@ setup(
         "lightbsr_models",
     ],
     package_data={
-        "lightbsr": ["protocols/*.yml", "papers/*.yml"],
+        "lightbsr": ["protocols/*.yml", "papers/*.yml", "weights/*.safetensors"],
         "lightbsr.benchmark": ["report.html"],
         "lightbsr.options": ["train/*.yml", "test/*.yml", "ablation/*.yml"],
     },
@@ -45,7 +45,12 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-image"],  # its sample photographs
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image"],
+        "onnx": ["torch>=2.9", "onnx", "onnxruntime", "onnxscript"],  # lightbsr export, --engine onnx
+        "openvino": ["lightbsr[onnx]", "openvino"],  # --engine openvino
+        # What the tests of docs/integration.md run.
+        "integration": ["lightbsr[onnx,openvino]", "spandrel", "realesrgan", "ncnn", "pnnx"],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image", "build"],
+        "docs": ["mkdocs-material>=9.5,<10"],
     },
     entry_points={"console_scripts": ["lightbsr = lightbsr.cli:main"]},
 )

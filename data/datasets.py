@@ -119,6 +119,8 @@ _DEGRADATION_KEYS = ("sigma", "sigma_x", "sigma_y", "theta", "noise_sigma")
 def parse_fixed_degradation(degradation: Any) -> dict[str, float]:
     """Read one fixed degradation of an option file: ``{sigma}`` or ``{sigma_x, sigma_y, theta}``, and ``noise_sigma``.
 
+    An entry that is None (YAML's ``~``) counts as not given, so that a file can take back what its ``base`` says.
+
     Returns:
         sigma_x, sigma_y in HR pixels, theta in degrees, noise_sigma on the 0-255 scale.
 
@@ -127,6 +129,7 @@ def parse_fixed_degradation(degradation: Any) -> dict[str, float]:
     """
     if not isinstance(degradation, dict):
         raise InputError(f"degradation is {degradation!r}, but a benchmark needs a mapping such as {{sigma: 1.2}}")
+    degradation = {key: value for key, value in degradation.items() if value is not None}
     for key, value in degradation.items():
         if key not in _DEGRADATION_KEYS:
             raise InputError(f"degradation has an unknown entry {key!r}{nearest(key, _DEGRADATION_KEYS)}")

@@ -22,11 +22,11 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
     Returns:
         (B, C, H, W)
     """
-    batch, size = kernels.shape[0], kernels.shape[-1]
-    padded = F.pad(images, [size // 2] * 4, mode="reflect")
-    # One group per image: a batched filter in a single call.
-    blurred = F.conv2d(padded.transpose(0, 1), kernels[:, None].to(images), groups=batch)  # (C, B, H, W)
-    return blurred.transpose(0, 1)
+    batch, channels = images.shape[:2]
+    padded = F.pad(images, [kernels.shape[-1] // 2] * 4, mode="reflect")
+    # One group per plane, which is several times faster on the CPU than one per image.
+    weight = kernels[:, None].to(images).repeat_interleave(channels, 0)  # (B C, 1, k, k)
+    return F.conv2d(padded.flatten(0, 1)[None], weight, groups=batch * channels)[0].unflatten(0, (batch, channels))
 
 
 def _cubic(x: Tensor) -> Tensor:
@@ -62,16 +62,16 @@ def bicubic_downsample(images: Tensor, scale: int) -> Tensor:
     """
     if scale == 1:
         return images
-    batch, channels, height, width = images.shape
+    height, width = images.shape[-2:]
     if height % scale or width % scale:
         raise ValueError(f"the image is {width}x{height}, but both sides must be multiples of the scale, {scale}")
     weights, reach = _bicubic_taps(scale)
-    weights = weights.to(images)
-    x = images.reshape(batch * channels, 1, height, width)
-    x = F.pad(x, [reach] * 4, mode="replicate")
-    x = F.conv2d(x, weights.view(1, 1, -1, 1), stride=(scale, 1))
-    x = F.conv2d(x, weights.view(1, 1, 1, -1), stride=(1, scale))
-    return x.view(batch, channels, height // scale, width // scale)
+    x = F.pad(images, [reach] * 4, mode="replicate").flatten(0, 1)[None]  # (1, B C, H + .., W + ..)
+    planes = x.shape[1]
+    weights = weights.to(images).expand(planes, 1, 1, -1)
+    x = F.conv2d(x, weights.mT, stride=(scale, 1), groups=planes)
+    x = F.conv2d(x, weights, stride=(1, scale), groups=planes)
+    return x[0].unflatten(0, images.shape[:2])
 
 
 def to_8_bit(images: Tensor) -> Tensor:

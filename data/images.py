@@ -114,16 +114,16 @@ def decode_image(data: bytes | None, path: str) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _check_lmdb(path: str) -> None:
-    """Raise InputError where an LMDB is damaged so that a read of it could crash the process."""
+def check_lmdb(path: str, name: str) -> None:
+    """Raise InputError, with ``name`` in it, where an LMDB is damaged so that a read of it could crash the process."""
     try:
         with lmdb.open(path, readonly=True, lock=False, readahead=False) as database:
             expected = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
     except lmdb.Error as error:
-        raise InputError(f"dataroot_gt {path!r} cannot be read as an LMDB: {error}") from None
+        raise InputError(f"{name} cannot be read as an LMDB: {error}") from None
     size = os.path.getsize(os.path.join(path, "data.mdb"))
     if size < expected:
-        raise InputError(f"dataroot_gt {path!r} is cut off: data.mdb has {size:,} bytes of {expected:,}")
+        raise InputError(f"{name} is cut off: data.mdb has {size:,} bytes of {expected:,}")
 
 
 class HRImages:
@@ -156,7 +156,7 @@ class HRImages:
                 raise InputError(f"meta_info_file {meta_info_file!r} goes with io_backend disk; an LMDB has its own")
             if not os.path.isfile(os.path.join(dataroot, "data.mdb")):
                 raise InputError(f"dataroot_gt {dataroot!r} is no LMDB: it holds no data.mdb")
-            _check_lmdb(dataroot)
+            check_lmdb(dataroot, f"dataroot_gt {dataroot!r}")
             meta_info_file = os.path.join(dataroot, "meta_info.txt")
         if meta_info_file is None:
             names = [name for name in os.listdir(dataroot) if name.lower().endswith(IMAGE_SUFFIXES)]

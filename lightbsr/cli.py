@@ -5,181 +5,17 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
-import lightbsr
 from lightbsr_compat import InputError, require_basicsr
 
-from .weights import DEFAULT_WEIGHTS
+from .arguments import make_parser
 
 EXIT_WORKER_DIED = 1
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-
-
-def _at_least(minimum: int) -> Callable[[str], int]:
-    """The type of a command-line option that is a whole number."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"{value} is less than {minimum}")
-        return value
-
-    return number
-
-
-def _add_benchmark(commands: Any) -> None:
-    """Add ``lightbsr benchmark`` to the command line."""
-    command = commands.add_parser(
-        "benchmark",
-        help="score methods under a paper's test protocol",
-        description="Score bicubic interpolation, checkpoints and other tools' images under a test protocol, with the"
-        " papers' figures beside ours; write a table, CSV, JSON and an HTML report. A second run computes only what"
-        " is new.",
-    )
-    command.add_argument("--data", required=True, metavar="DIR", help="folder of the test sets, e.g. DIR/Set5/*.png")
-    command.add_argument(
-        "--protocol",
-        default="iso",
-        metavar="P",
-        help="iso (default), gaussian8, aniso9, aniso9_narrow, real or a file",
-    )
-    command.add_argument(
-        "--method",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="a checkpoint, or a folder of finished images SET/SETTING/IMAGE.png; may be given again",
-    )
-    command.add_argument(
-        "--sets", nargs="+", metavar="NAME", help="sets (default: those of the protocol that are there)"
-    )
-    command.add_argument("--out", metavar="DIR", help="folder of the results (results/benchmark_PROTOCOL_xS)")
-    command.add_argument("--scale", type=int, choices=(2, 3, 4), help="needed without weights only (4)")
-    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
-    command.add_argument("--workers", type=_at_least(0), default=1, metavar="N", help="processes that degrade (1)")
-    command.add_argument(
-        "--speed-side",
-        type=_at_least(1),
-        metavar="PIXELS",
-        help="side of the LR image that speed is measured with",
-    )
-
-
-def _add_idr(commands: Any) -> None:
-    """Add ``lightbsr idr`` to the command line."""
-    command = commands.add_parser(
-        "idr",
-        help="score how well a network tells degradations apart",
-        description="Put several degradations on the same images and look at a network's representations of them:"
-        " t-SNE pictures and scores (silhouette, nearest neighbours, Davies-Bouldin, linear probes).",
-    )
-    command.add_argument("--data", required=True, metavar="DIR", help="folder of HR images")
-    command.add_argument("--weights", required=True, nargs="+", metavar="[NAME=]FILE", help="students' or teachers'")
-    command.add_argument("--protocol", default="idr_iso", metavar="P", help="idr_iso (default), idr_aniso_noise, ...")
-    command.add_argument("--out", metavar="DIR", help="folder of the results (results/idr_PROTOCOL_xS)")
-    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
-    command.add_argument("--images", type=_at_least(1), default=100, metavar="N", help="use at most N images (100)")
-
-
-def _tile(text: str) -> int | str:
-    """The type of --tile: auto, or a whole number."""
-    return text if text == "auto" else _at_least(0)(text)
-
-
-def _add_upscale(commands: Any) -> None:
-    """Add ``lightbsr upscale`` to the command line."""
-    command = commands.add_parser(
-        "upscale",
-        help="upscale images",
-        description="Upscale images of any size. Bits (8 or 16), alpha, grey and colour profile are kept, orientation"
-        " is applied; one bad image does not stop the rest (exit status 1), and images whose results exist are skipped."
-        " Under torchrun each process takes its share of the images.",
-    )
-    command.add_argument("input", nargs="+", help="image files, folders, patterns, or - for standard input")
-    command.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="PATH",
-        help="folder for the results, NAME_xS.png; for one image also a file, or - for standard output",
-    )
-    command.add_argument(
-        "--weights",
-        default=DEFAULT_WEIGHTS,
-        metavar="FILE",
-        help=f"a student's checkpoint, or the name of packaged weights ({DEFAULT_WEIGHTS})",
-    )
-    command.add_argument("--format", choices=("png", "jpg", "webp", "tiff", "same"), help="of the results (png)")
-    command.add_argument("--overwrite", action="store_true", help="make results anew that exist")
-    command.add_argument("--self-ensemble", action="store_true", help="the mean over 8 flips: 8 times the work")
-    command.add_argument(
-        "--tile", type=_tile, default="auto", metavar="N", help="side of tiles in pixels, 0 for none (by the memory)"
-    )
-    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
-    command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(fp32)")
-    command.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch", help="(torch)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lightbsr", description="LightBSR for BasicSR: train, test and use light blind super-resolution networks."
-    )
-    parser.add_argument("--version", action="version", version=f"lightbsr {lightbsr.__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-
-    for name, text in (
-        ("train", "train a network with BasicSR's train loop"),
-        ("test", "test a network with BasicSR's test loop"),
-    ):
-        command = commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
-        command.add_argument("-opt", required=True, metavar="FILE", help="option file, or the name of a packaged one")
-        command.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="job launcher")
-        command.add_argument("--auto_resume", action="store_true", help="go on from the newest training state")
-        command.add_argument("--debug", action="store_true", help="BasicSR's debug mode: short intervals")
-        command.add_argument(
-            "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
-        )
-
-    command = commands.add_parser(
-        "check",
-        help="check an option file, its data and this machine, without training",
-        description="Name everything that would fail later; train and test do so themselves at their start.",
-    )
-    command.add_argument("-opt", required=True, metavar="FILE", help="option file, or the name of a packaged one")
-    command.add_argument("--full", action="store_true", help="read all images, not a sample")
-    command.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="job launcher")
-    command.add_argument(
-        "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
-    )
-
-    _add_upscale(commands)
-
-    command = commands.add_parser(
-        "convert",
-        help="convert a checkpoint of the papers' released format",
-        description="Convert a released student or teacher of LightBSR or KDSR into a .pth of this package.",
-    )
-    command.add_argument("source", help="the released checkpoint")
-    command.add_argument("target", help="the .pth or .safetensors to write")
-    command.add_argument("--kernel-basis", metavar="FILE", help="for LightBSR's teacher: its 441x15 basis")
-    command.add_argument("--setting", metavar="NAME", help="for KDSR's teacher: its degradation, such as iso")
-
-    _add_benchmark(commands)
-    _add_idr(commands)
-
-    command = commands.add_parser(
-        "demo",
-        help="train, test and look at a tiny LightBSR on this machine's CPU",
-        description="Train a tiny teacher and student on photographs that installed packages carry, test the student"
-        " on a photograph it has not seen, and write pictures. About five minutes on two CPU cores.",
-    )
-    command.add_argument("-o", "--output", default="demo", metavar="DIR", help="new folder for everything (demo)")
-    return parser
 
 
 def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
@@ -198,7 +34,7 @@ def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
 
         from lightbsr_compat.training import stopping_in_order
 
-        signals = stopping_in_order()
+        signals = stopping_in_order(args.time_limit)
     else:
         from basicsr.test import test_pipeline as pipeline
     try:
@@ -212,6 +48,22 @@ def _run_basicsr(args: argparse.Namespace, *, is_train: bool) -> int:
         print(f"lightbsr: error: a data-loading worker died: {error}", file=sys.stderr)
         print("lightbsr: --auto_resume goes on from the newest training state", file=sys.stderr)
         return EXIT_WORKER_DIED
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from .prepare import prepare, verify
+    from .sub_images import Cutting
+
+    if args.verify:
+        source, target = (args.source, args.target) if args.target else (None, args.source)
+        print(verify(target, source, workers=args.workers))
+        return 0
+    if args.target is None:
+        raise InputError(f"prepare {args.source!r} needs a second path: the .lmdb to make")
+    step = args.step or max(1, args.size // 2)
+    cutting = Cutting(size=args.size, step=step, thresh=args.thresh, compression=args.compression)
+    print(prepare(args.source, args.target, cutting=cutting, min_side=args.min_side, workers=args.workers))
     return 0
 
 
@@ -234,6 +86,8 @@ def _dispatch(args: argparse.Namespace) -> int:
         return _check(args)
     if args.command in ("train", "test"):
         return _run_basicsr(args, is_train=args.command == "train")
+    if args.command == "prepare":
+        return _prepare(args)
     if args.command == "upscale":
         from .upscale import upscale
 
@@ -254,6 +108,11 @@ def _dispatch(args: argparse.Namespace) -> int:
         from .convert import convert_file
 
         print(convert_file(args.source, args.target, kernel_basis_path=args.kernel_basis, setting=args.setting))
+        return 0
+    if args.command == "export":
+        from .export_command import export_file
+
+        print(export_file(args.weights, args.onnx, precision=args.precision, opset=args.opset))
         return 0
     if args.command == "benchmark":
         require_basicsr("lightbsr benchmark")
@@ -302,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with status 75 where a signal has stopped training in order, everything saved.
     """
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     try:
         return _dispatch(args)
     except InputError as error:

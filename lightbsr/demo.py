@@ -17,6 +17,9 @@ import numpy as np
 from lightbsr_compat import InputError
 
 from .files import written_whole
+from .pictures import labelled
+from .prepare import prepare
+from .sub_images import Cutting
 
 # Photographs that scikit-learn and scikit-image carry in their packages: (package, file below its folder).
 _TRAINING = (
@@ -46,19 +49,12 @@ def _photograph(package: str, name: str) -> np.ndarray:
 
 def _prepare(folder: Path, photographs: dict[str, np.ndarray]) -> None:
     """Write the photographs, and an LMDB of those for training."""
-    from basicsr.utils.lmdb_util import make_lmdb_from_imgs
-
     for file, image in photographs.items():
         target = folder / "photographs" / ("held_out" if file == _HELD_OUT[1] else "train") / f"{Path(file).stem}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(target), image)
-    files = sorted(p.name for p in (folder / "photographs" / "train").iterdir())
-    make_lmdb_from_imgs(
-        str(folder / "photographs" / "train"),
-        str(folder / "photographs" / "train.lmdb"),
-        files,
-        [Path(name).stem for name in files],
-    )
+    train = folder / "photographs" / "train"
+    print(prepare(str(train), f"{train}.lmdb", cutting=Cutting(size=0), min_side=96))
 
 
 def _run(folder: Path, command: str, option_file: str, forced: Sequence[str] = ()) -> None:
@@ -76,14 +72,6 @@ def _result(folder: Path, run: str, sigma: float) -> np.ndarray:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     assert image is not None, path
     return image
-
-
-def _labelled(image: np.ndarray, label: str) -> np.ndarray:
-    """The image, twice as large, under a white strip with the label."""
-    image = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    strip = np.full((28, image.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, label, (6, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.vstack([strip, image])
 
 
 def _compare(folder: Path) -> str:
@@ -111,7 +99,7 @@ def _compare(folder: Path) -> str:
         enlarged = cv2.resize(lq, (gt.shape[1], gt.shape[0]), interpolation=cv2.INTER_NEAREST)
         top, left = (gt.shape[0] - _PICTURE_CROP) // 3, (gt.shape[1] - _PICTURE_CROP) // 3
         panels = [
-            _labelled(image[top : top + _PICTURE_CROP, left : left + _PICTURE_CROP], label)
+            labelled(image[top : top + _PICTURE_CROP, left : left + _PICTURE_CROP], label)
             for image, label in (
                 (enlarged, f"LR, sigma {sigma}"),
                 (bicubic, f"bicubic {scores[0]:.2f} dB"),

@@ -1,6 +1,7 @@
-"""Networks as ONNX models with dynamic batch, height and width.
+"""Networks, or parts of them, as ONNX models in memory, with dynamic axes.
 
-PyTorch's exporter over ``torch.export`` is used, which knows no TorchScript.
+PyTorch's exporter over ``torch.export`` is used, which knows no TorchScript. tests/lightbsr/test_export.py holds a list
+of the operators that may come out: TensorRT and ncnn take them.
 """
 
 import importlib.util
@@ -38,6 +39,7 @@ def to_onnx(
     output_names: Sequence[str],
     dynamic: Mapping[str, Mapping[int, str]],
     opset: int = DEFAULT_OPSET,
+    metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """Export a module as an ONNX model, in memory.
 
@@ -50,6 +52,7 @@ def to_onnx(
         dynamic: input name -> {axis: name of the axis}. Axes that the module needs to be equal become one; the others
             may differ even if they share a name. What is not named here is fixed to the example's size.
         opset: version of ONNX's operator set, one of ``OPSETS``.
+        metadata: notes that the model file carries.
 
     Returns:
         The model file's content, weights included.
@@ -80,6 +83,7 @@ def to_onnx(
     assert program is not None  # only the TorchScript exporter returns None
     model = program.model_proto
     _strip(model)
+    onnx.helper.set_model_props(model, dict(metadata or {}))
     onnx.checker.check_model(model)
     return model.SerializeToString()
 

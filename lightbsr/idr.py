@@ -32,6 +32,7 @@ from .files import sha256_file, written_whole
 from .idr_scores import idr_scores, tsne
 from .scatter import scatter_panels
 from .upscaler import load_any_network
+from .weights import find_weights
 
 
 @dataclass
@@ -70,7 +71,7 @@ def represent(network: nn.Module, item: dict[str, Any], device: torch.device) ->
     if isinstance(network, LightBSRTeacher):
         kernel, noise_sigma = item["kernel"][None].to(device), item["noise_sigma"][None].to(device)
         prior = benchmark_prior(network.setting, kernel, noise_sigma, basis=network.kernel_basis)
-        features = network.query_estimator(network.estimator_input(lq, prior))
+        features = network.query_estimator(lq, prior if network.use_prior else None)
     else:
         features = network.estimator(lq)  # type: ignore[operator]
     h, w = lq.shape[-2:]
@@ -121,6 +122,7 @@ def _load(entry: str) -> tuple[str, str, nn.Module]:
         name, path = os.path.splitext(os.path.basename(entry))[0], entry
     if os.path.basename(name) != name or not name:
         raise InputError(f"--weights {entry!r}: the name {name!r} becomes part of a file's name: give another")
+    path = find_weights(path)
     network = load_any_network(path)
     if isinstance(network, LightBSRTeacher) and not network.kernel_basis.numel():
         raise InputError(f"the teacher in {path!r} has no kernel basis: convert it with --kernel-basis FILE")

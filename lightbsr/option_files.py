@@ -82,6 +82,11 @@ _TRAIN: _Spec = {
     "idr_pretrain_iter": (int, False),
     "warmup_iter": (int, False),
     "batch_norm": (str, False),
+    "amp": (str, False),
+    "channels_last": (bool, False),
+    "accumulate": (int, False),
+    "checkpointing": (bool, False),
+    "compile": (bool, False),
     "ema_decay": (_NUMBER, False),
     "optim_g": (dict, True),
     "scheduler": (dict, True),
@@ -97,6 +102,7 @@ _OPTIM: _Spec = {
     "eps": (_NUMBER, False),
     "weight_decay": (_NUMBER, False),
     "amsgrad": (bool, False),
+    "fused": (bool, False),
 }
 _SCHEDULERS: Mapping[str, _Spec] = {
     "TwoStageCosine": {"type": (str, True), "warmup_iter": (int, True), "eta_min": (_NUMBER, True)},
@@ -157,7 +163,9 @@ _OUR_DATASETS: Mapping[type, _Spec] = {
 # The least value of a number, wherever an option of that name stands.
 _AT_LEAST = {
     **dict.fromkeys(("batch_size_per_gpu", "total_iter", "val_freq", "queue_size", "num_prefetch_queue"), 1),
-    **dict.fromkeys(("print_freq", "save_checkpoint_freq", "keep_checkpoints", "num_views", "gt_size"), 1),
+    **dict.fromkeys(
+        ("print_freq", "save_checkpoint_freq", "keep_checkpoints", "num_views", "gt_size", "accumulate"), 1
+    ),
     **dict.fromkeys(("num_worker_per_gpu", "num_gpu", "idr_pretrain_iter", "pool_size", "ema_decay", "lr"), 0),
     **dict.fromkeys(("eta_min", "temperature", "dataset_enlarge_ratio"), 0),
 }

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -30,7 +31,8 @@ class IDREstimator(nn.Sequential):
         num_idr: channels that come out (128); the first layers have a quarter and a half of them.
 
     Shape:
-        (B, num_in_ch, h, w) -> (B, num_idr, ceil(h / 4), ceil(w / 4)); the raw image, without mean shift.
+        (B, num_in_ch, h, w) -> (B, num_idr, ceil(h / 4), ceil(w / 4)); the raw image, without mean shift. Or, for the
+        same result at less cost, the image (B, 3, h, w) and the prior (B, P) that would have been stretched and joined.
     """
 
     def __init__(self, *, num_in_ch: int = 3, num_idr: int = 128) -> None:
@@ -41,6 +43,17 @@ class IDREstimator(nn.Sequential):
             stride = 2 if i in (2, 4) else 1
             layers += [nn.Conv2d(n_in, n_out, 3, stride, 1), nn.BatchNorm2d(n_out), nn.LeakyReLU(0.1)]
         super().__init__(*layers)
+
+    def forward(self, x: Tensor, degradation_prior: Tensor | None = None) -> Tensor:
+        if degradation_prior is None:
+            return super().forward(x)
+        first: nn.Conv2d = self[0]  # type: ignore[assignment]
+        n, (h, w) = x.shape[1], x.shape[-2:]
+        of_image = F.conv2d(x, first.weight[:, :n], first.bias, padding=1)
+        x = of_image + convolve_stretched(degradation_prior.to(x), first.weight[:, n:], (h, w))
+        for layer in list(self)[1:]:
+            x = layer(x)
+        return x
 
 
 class IDRConverter(nn.Module):
@@ -106,6 +119,28 @@ def fixed_uniform_noise(like: Tensor) -> Tensor:
 def stretch_prior(degradation_prior: Tensor, size: tuple[int, int]) -> Tensor:
     """Repeat a degradation prior over the image plane: (B, P), (h, w) -> (B, P, h, w)."""
     return degradation_prior[:, :, None, None].expand(-1, -1, *size)
+
+
+def convolve_stretched(values: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """A zero-padded 3x3 convolution of values stretched over the image plane, computed on 3x3 pixels.
+
+    All pixels but the border's have the same sum: the middle row and column of the small map are repeated.
+
+    Args:
+        values: (B, P).
+        weight: (n, P, 3, 3).
+        size: (h, w).
+
+    Returns:
+        (B, n, h, w), as ``F.conv2d(stretch_prior(values, size), weight, padding=1)``.
+    """
+    h, w = size
+    y = F.conv2d(stretch_prior(values, (min(h, 3), min(w, 3))), weight, padding=1)
+    if h > 3:
+        y = torch.cat([y[:, :, :1], y[:, :, 1:2].expand(-1, -1, h - 2, -1), y[:, :, 2:]], dim=2)
+    if w > 3:
+        y = torch.cat([y[..., :1], y[..., 1:2].expand(-1, -1, -1, w - 2), y[..., 2:]], dim=3)
+    return y
 
 
 def join_prior(lq: Tensor, degradation_prior: Tensor) -> Tensor:

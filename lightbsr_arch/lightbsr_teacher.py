@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .idr import IDR, IDRConverter, IDREstimator, join_prior
+from .idr import IDR, IDRConverter, IDREstimator
 from .layers import decode_setting, encode_setting
 from .lightbsr import IDRGuidedSRNetwork, LightBSROutput, LightBSRSizes
 
@@ -143,11 +143,7 @@ class LightBSRTeacher(nn.Module):
     def estimate_idr(self, lq: Tensor, degradation_prior: Tensor) -> IDR:
         """The IDR alone: what a student is distilled from."""
         h, w = lq.shape[-2:]
-        return self.converter(self.query_estimator(self.estimator_input(lq, degradation_prior)), (h, w))
-
-    def estimator_input(self, lq: Tensor, degradation_prior: Tensor) -> Tensor:
-        """What the estimators see: (B, 3, h, w), (B, P) -> (B, 3 + P, h, w), or the image alone without prior."""
-        return join_prior(lq, degradation_prior) if self.use_prior else lq
+        return self.converter(self.query_estimator(lq, degradation_prior if self.use_prior else None), (h, w))
 
     def contrast(self, views: Tensor, degradation_prior: Tensor, *, super_resolve: bool) -> ContrastOutput:
         """Queries and keys of all views, and the SR image of view 0 if asked for.
@@ -160,10 +156,10 @@ class LightBSRTeacher(nn.Module):
             degradation_prior: (B, P), one per image.
             super_resolve: stage 2; stage 1 trains estimator and projector alone.
         """
-        inputs = [self.estimator_input(view, degradation_prior) for view in views.unbind(1)]
+        prior = degradation_prior if self.use_prior else None
         with torch.no_grad():
-            keys = [self._keys(x) for x in inputs]
-        features = [self.query_estimator(x) for x in inputs]
+            keys = [self._keys(view, prior) for view in views.unbind(1)]
+        features = [self.query_estimator(view, prior) for view in views.unbind(1)]
         queries = [self._embed(self.query_projector, f) for f in features]
         sr = None
         if super_resolve:
@@ -199,18 +195,20 @@ class LightBSRTeacher(nn.Module):
         ):
             yield from zip(query.parameters(), key.parameters(), strict=True)
 
-    def _keys(self, x: Tensor) -> Tensor:
-        """Keys (B, num_idr) of the joined inputs of one view, each in the place of its query."""
+    def _keys(self, view: Tensor, prior: Tensor | None) -> Tensor:
+        """Keys (B, num_idr) of one view, each in the place of its query."""
         if not self.shuffle_keys:
-            return self._embed(self.key_projector, self.key_estimator(x))
-        everything, rank = _gather(x), dist.get_rank()  # (world * B, 3 + P, h, w)
-        order = torch.randperm(len(everything), device=x.device)
+            return self._embed(self.key_projector, self.key_estimator(view, prior))
+        rank, batch = dist.get_rank(), len(view)
+        views, priors = _gather(view), None if prior is None else _gather(prior)  # (world * B, 3, h, w), (.., P)
+        order = torch.randperm(len(views), device=view.device)
         dist.broadcast(order, 0)
-        mine = order.view(-1, len(x))[rank]
-        shuffled = _gather(self._embed(self.key_projector, self.key_estimator(everything[mine])))
+        mine = order.view(-1, batch)[rank]
+        features = self.key_estimator(views[mine], None if priors is None else priors[mine])
+        shuffled = _gather(self._embed(self.key_projector, features))
         keys = torch.empty_like(shuffled)
         keys[order] = shuffled
-        return keys[rank * len(x) : (rank + 1) * len(x)]
+        return keys[rank * batch : (rank + 1) * batch]
 
     @staticmethod
     def _embed(projector: nn.Module, features: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ def require_basicsr(what: str) -> None:
         version = ".".join(map(str, sys.version_info[:2]))
         raise InputError(
             f"{what} needs BasicSR, which is not installed for Python {version}: BasicSR 1.4.2 can be built on Python"
-            " 3.10 to 3.12 only, so make an environment of one of these and install lightbsr there (README, Install)"
+            " 3.10 to 3.12 only, so make an environment of one of these and install lightbsr there"
+            " (docs/index.md, Install)"
         )
 
 

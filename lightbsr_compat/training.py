@@ -307,6 +307,7 @@ def mend_saving() -> None:
                 dataset: {metric: {**best, "val": float(best["val"])} for metric, best in results.items()}
                 for dataset, results in getattr(self, "best_metric_results", {}).items()
             },
+            "shared": self.shared_state() if hasattr(self, "shared_state") else {},
         }
         save_whole(state, os.path.join(folder, f"{current_iter}.state"))
         _remove_old(self.opt)
@@ -317,6 +318,8 @@ def mend_saving() -> None:
         stock_resume(self, resume_state)
         if resume_state.get("best_metric_results"):
             self.best_metric_results = resume_state["best_metric_results"]
+        if resume_state.get("shared"):
+            self.load_shared_state(resume_state["shared"])
         if self.opt.get("rank", 0) < resume_state.get("rank_states", 0):
             file = f"{resume_state['iter']}.rank{self.opt.get('rank', 0)}.pth"
             folder = os.path.dirname(self.opt["path"]["resume_state"])
@@ -363,17 +366,31 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
+def _on_time_limit() -> None:
+    if _run.stop_since is None:
+        _run.stop_since = time.monotonic()
+        os.write(2, b"lightbsr: the time limit is reached: stopping after this step\n")
+
+
 @contextlib.contextmanager
-def stopping_in_order() -> Iterator[None]:
+def stopping_in_order(time_limit: float | None = None) -> Iterator[None]:
     """Within this block SIGTERM and SIGINT let training finish its step, save and exit with ``EXIT_STOPPED``.
 
-    A second signal raises KeyboardInterrupt at once. A validation is cut off: only the log loses by it.
+    A second signal raises KeyboardInterrupt at once. A validation is cut off by a signal: only the log loses by it.
+
+    Args:
+        time_limit: seconds after which training stops in the same way; None: no limit.
     """
     _run.stop_since = None
     before = {number: signal.signal(number, _on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    timer = threading.Timer(time_limit or 0, _on_time_limit)
+    timer.daemon = True
+    if time_limit is not None:
+        timer.start()
     try:
         yield
     finally:
+        timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
         _run.stop_since = None
@@ -419,7 +436,7 @@ def mend_steps() -> None:
             self.save(done // _run.iterations_per_epoch, done)
             if self.opt.get("dist"):  # a launcher ends all ranks as soon as the first has ended
                 torch.distributed.barrier()
-            get_root_logger().info(f"Stopped by a signal after iteration {done}; saved. --auto_resume goes on.")
+            get_root_logger().info(f"Stopped after iteration {done}; saved. --auto_resume goes on.")
             raise SystemExit(EXIT_STOPPED)
         stock_update(self, current_iter, warmup_iter)
         if self.opt.get("manual_seed") is not None:

@@ -57,7 +57,9 @@ class DistillationModel(TwoStageModel):
 
     teacher_class: type[nn.Module]
     hint: str
+    batch_attributes = (*TwoStageModel.batch_attributes, "teacher_idr")
     net_g: Any
+    teacher: Any
 
     @classmethod
     def load_teacher(cls, opt: dict[str, Any]) -> Any:
@@ -95,7 +97,7 @@ class DistillationModel(TwoStageModel):
         return [*super().checks(opt), check_teacher]
 
     def init_training_settings(self) -> None:
-        self.teacher = self.load_teacher(self.opt).to(self.device)
+        self.teacher = self.model_to_device(self.load_teacher(self.opt))
         if self.opt["path"].get("pretrain_network_g") is None:
             start_from_teacher(self.net_g, self.teacher)
             get_root_logger().info("The student starts from the teacher's weights.")
@@ -119,8 +121,12 @@ class DistillationModel(TwoStageModel):
     def feed_data(self, data: dict[str, Any]) -> None:
         super().feed_data(data)
         if "lq" not in data:
-            with torch.no_grad():
-                self.teacher_idr = self.teacher.estimate_idr(self.lq, getattr(self, self.hint))
+            self.ask_teacher()
+
+    @torch.no_grad()
+    def ask_teacher(self) -> None:
+        """Have the teacher estimate the IDRs of the batch."""
+        self.teacher_idr = self.autocast(self.teacher.estimate_idr, self.lq, getattr(self, self.hint))
 
     def stage_losses(self, stage: int) -> "OrderedDict[str, Tensor]":
         output = self.step_network(self.lq)

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
@@ -95,15 +96,25 @@ class LightBSRTeacherModel(TeacherModel):
             kernel, noise_sigma = data["kernel"].to(self.device), data["noise_sigma"].to(self.device)
             self.prior = benchmark_prior(self.net_g.setting, kernel, noise_sigma, basis=self.kernel_basis())
 
+    def before_step(self, stage: int) -> None:
+        super().before_step(stage)
+        if self.has_contrast:
+            self.net_g.update_key_estimator()
+            self.new_keys: list[Tensor] = []
+
     def stage_losses(self, stage: int) -> "OrderedDict[str, Tensor]":
-        network, losses = self.net_g, OrderedDict()
+        losses = OrderedDict()
         if not self.has_contrast:
             losses["l_pix"] = self.pixel_loss(self.step_network(self.lq[:, 0], self.prior))
             return losses
-        network.update_key_estimator()
         output = self.step_network(self.lq, self.prior, super_resolve=stage == 2)
-        losses["l_contrast"] = self.losses["contrast_opt"](output.queries, output.keys, network.queue.clone())
-        network.enqueue(output.keys[:, 0])
+        losses["l_contrast"] = self.losses["contrast_opt"](output.queries, output.keys, self.net_g.queue)
+        self.new_keys.append(output.keys[:, 0])
         if stage == 2:
             losses["l_pix"] = self.pixel_loss(output.sr)
         return losses
+
+    def after_step(self, stage: int) -> "OrderedDict[str, Tensor]":
+        if self.has_contrast:  # only now: the backward pass needs the queue that the loss saw
+            self.net_g.enqueue(torch.cat(self.new_keys))
+        return super().after_step(stage)

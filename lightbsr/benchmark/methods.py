@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightbsr.files import sha256_file, sha256_files
 from lightbsr.upscale import read_image
 from lightbsr.upscaler import load_network
+from lightbsr.weights import find_weights, packaged_weights
 from lightbsr_compat import InputError
 from lightbsr_data.images import IMAGE_SUFFIXES
 
@@ -143,7 +144,9 @@ class ImagesMethod(Method):
 
 
 def make_methods(entries: Sequence[str], device: torch.device) -> list[Method]:
-    """Bicubic, and the methods of ``--method NAME=PATH`` entries: a checkpoint or a folder of images each.
+    """Bicubic, and the methods of ``--method NAME=PATH`` entries: a checkpoint, or a folder of images.
+
+    A checkpoint may be packaged weights, by their name.
 
     Raises:
         InputError: an entry without a name or path, a name twice, a path that is neither, or weights that do not load.
@@ -157,10 +160,13 @@ def make_methods(entries: Sequence[str], device: torch.device) -> list[Method]:
             raise InputError(f"--method {entry!r}: there is a method {name!r} already (bicubic always is)")
         if os.path.isdir(path):
             methods.append(ImagesMethod(name, path))
-        elif os.path.isfile(path):
-            methods.append(WeightsMethod(name, path, device))
+        elif os.path.isfile(path) or path in packaged_weights():
+            methods.append(WeightsMethod(name, find_weights(path), device))
         else:
-            raise InputError(f"--method {entry!r}: {path!r} is neither a checkpoint nor a folder of images")
+            raise InputError(
+                f"--method {entry!r}: {path!r} is neither a checkpoint, nor packaged weights"
+                f" ({', '.join(packaged_weights())}), nor a folder of images"
+            )
     return methods
 
 

@@ -15,7 +15,7 @@ from .pixels import Pixels, View
 from .regions import Region, cut, whole
 from .shared import PATCH, SharedByTiles, read
 
-OVERLAP = 32  # LR pixels that a tile sees beyond its own on every side; docs/performance says what less would cost
+OVERLAP = 32  # LR pixels that a tile sees beyond its own on every side (test_tiling.py measures the seams)
 LEAST_TILE = 16
 SAMPLE = 4  # times the pixels of a tile: the averages need the SR network's body alone, not its hungry tail
 LEAST_SAMPLE = 32 * PATCH**2  # LR pixels; from there on a quarter of the image is enough

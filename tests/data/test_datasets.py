@@ -300,6 +300,7 @@ def test_an_image_too_small_to_be_blurred_is_named(tmp_path, photo):
         ({"sigma": 1.2}, (1.2, 1.2, 0.0, 0.0)),
         ({"sigma": 2, "noise_sigma": 5}, (2.0, 2.0, 0.0, 5.0)),
         ({"theta": 45, "sigma_x": 3.5, "sigma_y": 2}, (3.5, 2.0, 45.0, 0.0)),
+        ({"sigma": None, "theta": 45, "sigma_x": 3.5, "sigma_y": 2, "noise_sigma": None}, (3.5, 2.0, 45.0, 0.0)),
     ],
 )
 def test_degradations_of_option_files(degradation, expected):

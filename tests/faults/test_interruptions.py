@@ -122,6 +122,15 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_alive(tmp_path, small_im
     figures["signals survived bit by bit"] += 1
 
 
+def test_a_time_limit_saves_and_exits_with_75(tmp_path, small_images, whole):
+    opt = options(small_images)
+    done = tiny.train(tmp_path, opt, "--time-limit", "2", fault="slow-steps:1")
+    assert done.returncode == 75
+    assert "the time limit is reached" in done.stderr and "Traceback" not in done.stderr
+    assert tiny.last_iteration(tmp_path) < TOTAL_ITER
+    finish(tmp_path, opt, whole)
+
+
 @pytest.mark.slow
 def test_a_second_signal_stops_at_once(tmp_path, small_images):
     words = tiny.command(tmp_path, options(small_images), fault="slow-steps:60")

@@ -1,29 +1,62 @@
-"""ONNX models of the networks: equal to torch at every size and batch, of operators that other runtimes take."""
+"""ONNX models of the networks: equal to PyTorch at every size and batch, of operators that other runtimes take."""
 
-import logging
-import warnings
+import functools
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from lightbsr_arch import IDR, KDSR, LightBSR
+from lightbsr import cli
+from lightbsr_arch import IDR, KDSR, LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (the onnx extra)")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the onnx extra)")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed (the onnx extra)")
 
-from lightbsr import export  # noqa: E402
+from lightbsr import export, export_command  # noqa: E402
 
-# Layer scales of 0.5, so that a fault in a ConvNeXt branch shows.
-NETWORKS = {
-    "LightBSR": lambda upscale: LightBSR(
-        num_feat=16, num_group=2, num_block=2, num_idr=32, num_channel_idr=12, layer_scale_init=0.5, upscale=upscale
-    ),
-    "KDSR": lambda upscale: KDSR(num_feat=16, num_block=3, num_resblock=1, upscale=upscale),
-}
 DYNAMIC = {0: "batch", 2: "height", 3: "width"}
 SIZES = [(1, 1), (1, 6), (5, 2), (7, 13), (16, 20)]
+BATCHES = [1, 3]
+OPSETS = {2: 22, 3: 18, 4: 18}
+# Exporting takes seconds: every network is exported once, and x3, which has but another tail, only with the slow tests.
+VARIANTS = [
+    pytest.param(name, upscale, marks=[pytest.mark.slow] * (upscale == 3))
+    for name in ("LightBSR", "KDSR")
+    for upscale in (2, 3, 4)
+]
+
+# What may come out of the exporter, at any opset. Each stands in the table of operators that TensorRT's ONNX parser
+# (onnx-tensorrt, docs/operators.md) supports, and pnnx converts each to ncnn (tests/integration/test_ncnn.py).
+# Missing on purpose: If, Loop and Scan, Range, ConstantOfShape, ScatterND, GridSample, Resize, Einsum, custom domains.
+OPERATORS = set(
+    "Add Cast Concat Conv DepthToSpace Div Erf Gather Gelu Gemm LayerNormalization LeakyRelu MatMul Mul Pad ReduceMean"
+    " Reshape Shape Sigmoid Slice Split Transpose Unsqueeze".split()
+)
+
+
+def make_network(name: str, upscale: int) -> torch.nn.Module:
+    """A small network of two groups or blocks; layer scales of 0.5, so that a fault in a ConvNeXt branch shows."""
+    torch.manual_seed(0)
+    if name == "KDSR":
+        return KDSR(num_feat=8, num_block=2, num_resblock=1, upscale=upscale).eval()
+    sizes = dict(num_feat=8, num_group=2, num_block=1, num_idr=16, num_channel_idr=6, layer_scale_init=0.5)
+    network = LightBSR(**sizes, upscale=upscale)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # fresh statistics would hide a BatchNorm that was left out
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    return network.eval()
+
+
+@functools.cache
+def exported(name: str, upscale: int) -> bytes:
+    lq = torch.rand(2, 3, 9, 10)
+    options = dict(input_names=["lq"], output_names=["sr"], dynamic={"lq": DYNAMIC}, opset=OPSETS[upscale])
+    # As training leaves it: with BatchNorm that would take the statistics of the batch.
+    return export.to_onnx(make_network(name, upscale).train(), [lq], **options)
 
 
 def run(model: bytes, *inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -32,20 +65,37 @@ def run(model: bytes, *inputs: torch.Tensor) -> list[torch.Tensor]:
     return [torch.from_numpy(y) for y in session.run(None, feed)]
 
 
-@pytest.mark.parametrize("upscale", [2, 3, 4])
-@pytest.mark.parametrize("name", NETWORKS)
+# --- the model ---
+
+
+@pytest.mark.parametrize(("name", "upscale"), VARIANTS)
 def test_onnx_is_torch_at_every_size_and_batch(name, upscale, relative_error):
-    network = NETWORKS[name](upscale).eval()
-    model = export.to_onnx(
-        network, [torch.rand(2, 3, 9, 10)], input_names=["image"], output_names=["sr"], dynamic={"image": DYNAMIC}
-    )
+    network, model = make_network(name, upscale), exported(name, upscale)
     for h, w in SIZES:
-        for batch in (1, 3):
+        for batch in BATCHES:
             lq = torch.rand(batch, 3, h, w)
             with torch.no_grad():
                 expected = network(lq)
             assert expected.shape == (batch, 3, h * upscale, w * upscale)
             assert relative_error(run(model, lq)[0], expected) <= 1e-4
+
+
+@pytest.mark.parametrize(("name", "upscale"), VARIANTS)
+def test_only_operators_that_tensorrt_and_ncnn_take(name, upscale):
+    model = onnx.load_from_string(exported(name, upscale))
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSETS[upscale])]
+    assert not model.functions
+    used = {node.op_type for node in model.graph.node}
+    assert used <= OPERATORS
+    # Sizes are computed where the spatial IDR is cropped to the image, and nowhere else.
+    shapes = [node for node in model.graph.node if node.op_type == "Shape"]
+    assert len(shapes) == (2 if name == "LightBSR" else 0)
+
+
+def test_axes_have_names():
+    graph = onnx.load_from_string(exported("LightBSR", 4)).graph
+    sizes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)]
+    assert sizes == [["batch", 3, "height", "width"], ["batch", 3, "4*height", "4*width"]]
 
 
 class Guided(torch.nn.Module):
@@ -60,7 +110,7 @@ class Guided(torch.nn.Module):
 
 
 def test_a_part_of_several_inputs_and_outputs_keeps_their_names(relative_error):
-    network = NETWORKS["LightBSR"](2).eval()
+    network = make_network("LightBSR", 2)
     part = Guided(network)
     names = ["lq", "channel", "spatial"]
     lq = torch.rand(2, 3, 9, 10)
@@ -70,30 +120,18 @@ def test_a_part_of_several_inputs_and_outputs_keeps_their_names(relative_error):
         input_names=names,
         output_names=["sr", "pooled"],
         dynamic={"lq": DYNAMIC, "channel": {0: "batch"}, "spatial": DYNAMIC},
+        metadata={"note": "a part"},
     )
-    graph = onnx.load_from_string(model).graph
-    assert [i.name for i in graph.input] == names and [o.name for o in graph.output] == ["sr", "pooled"]
+    loaded = onnx.load_from_string(model)
+    assert [i.name for i in loaded.graph.input] == names
+    assert [o.name for o in loaded.graph.output] == ["sr", "pooled"]
+    assert [(note.key, note.value) for note in loaded.metadata_props] == [("note", "a part")]
     lq = torch.rand(1, 3, 6, 5)
     with torch.no_grad():
         inputs = [lq, *network.estimate_idr(lq)]
         expected = part(*inputs)
     for actual, wanted in zip(run(model, *inputs), expected, strict=True):
         assert relative_error(actual, wanted) <= 1e-4
-
-
-def test_exporting_is_quiet_and_tells_nothing_of_this_machine(capfd, caplog):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model = export.to_onnx(
-            NETWORKS["KDSR"](2),
-            [torch.rand(2, 3, 9, 10)],
-            input_names=["x"],
-            output_names=["y"],
-            dynamic={"x": DYNAMIC},
-        )
-    loud = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert capfd.readouterr() == ("", "") and not loud
-    assert b".py" not in model and b"File" not in model
 
 
 @pytest.mark.parametrize("opset", [-1, 17, 23, 99])
@@ -106,3 +144,150 @@ def test_missing_packages_are_named_with_the_extra(monkeypatch):
     monkeypatch.setattr(export, "_PACKAGES", ("onnx", "onnx_of_nobody"))
     with pytest.raises(InputError, match=r"needs onnx_of_nobody: pip install 'lightbsr\[onnx\]'"):
         export.to_onnx(torch.nn.Identity(), [], input_names=[], output_names=[], dynamic={})
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """``weights(name)``: a checkpoint of the small x2 network."""
+
+    def save(name: str = "LightBSR") -> str:
+        path = tmp_path / f"{name}.pth"
+        torch.save({"params": make_network(name, 2).state_dict()}, path)
+        return str(path)
+
+    return save
+
+
+@pytest.fixture
+def ready_made(monkeypatch):
+    """Give ``export_file`` the model that belongs to the weights of ``weights('LightBSR')``, exported before."""
+    monkeypatch.setattr(export_command, "to_onnx", lambda *args, **options: exported("LightBSR", 2))
+
+
+def test_the_command_is_quiet_and_the_file_says_what_it_is(tmp_path, weights, relative_error):
+    target = tmp_path / "new" / "lightbsr_x2.onnx"
+    arguments = ["export", "--weights", weights(), "--onnx", str(target)]
+    result = subprocess.run([sys.executable, "-m", "lightbsr", *arguments], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(
+        f"LightBSR, x2, fp32, opset 18: written to {target}; at 5 sizes and batches of 1 and 2"
+    )
+    assert [path.name for path in target.parent.iterdir()] == ["lightbsr_x2.onnx"]
+    model = target.read_bytes()
+    notes = {note.key: note.value for note in onnx.load_from_string(model).metadata_props}
+    assert notes.pop("lightbsr") == export_command.lightbsr.__version__
+    assert notes == {"network": "LightBSR", "scale": "2", "precision": "fp32", "weights": "LightBSR.pth"}
+    # The exporter's notes would tell everybody the paths of this machine.
+    assert b".py" not in model and str(tmp_path).encode() not in model
+    lq = torch.rand(2, 3, 11, 4)
+    with torch.no_grad():
+        assert relative_error(run(model, lq)[0], make_network("LightBSR", 2)(lq)) <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["LightBSR", pytest.param("KDSR", marks=pytest.mark.slow)])
+def test_fp16_computes_in_halves_between_float32_images(tmp_path, weights, capsys, relative_error, name):
+    target = tmp_path / "half.onnx"
+    target.write_text("an older model")
+    arguments = ["export", "--weights", weights(name), "--onnx", str(target), "--precision", "fp16", "--opset", "20"]
+    assert cli.main(arguments) == 0
+    assert f"{name}, x2, fp16, opset 20" in capsys.readouterr().out
+    graph = onnx.load(target).graph
+    assert {v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)} == {onnx.TensorProto.FLOAT}
+    kinds = {array.data_type for array in graph.initializer if len(array.dims) > 1}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    assert sum(node.op_type == "Cast" for node in graph.node) == 2
+    assert {node.op_type for node in graph.node} <= OPERATORS
+    lq = torch.rand(1, 3, 12, 17)
+    with torch.no_grad():
+        assert 0 < relative_error(run(target.read_bytes(), lq)[0], make_network(name, 2)(lq)) <= 4 * 2**-11
+
+
+def test_a_model_that_differs_from_pytorch_is_not_written(tmp_path, weights, ready_made, capsys):
+    target, path = tmp_path / "model.onnx", weights()
+    target.write_text("an older model")
+    state_dict = torch.load(path)["params"]
+    state_dict["sr_network.tail.conv.bias"] += 3e-4
+    torch.save({"params": state_dict}, path)
+    assert cli.main(["export", "--weights", path, "--onnx", str(target)]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "differ from PyTorch's by 0.0003 of white (batch 1, 1x1), but 0.0001 is allowed: nothing was written\n" in error
+    )
+    assert target.read_text() == "an older model"
+
+
+def test_a_model_of_another_size_or_of_no_numbers_is_not_written(tmp_path, weights, monkeypatch, capsys):
+    monkeypatch.setattr(export_command, "to_onnx", lambda *args, **options: exported("LightBSR", 3))
+    arguments = ["export", "--weights", weights(), "--onnx", str(tmp_path / "model.onnx"), "--precision", "fp16"]
+    assert cli.main(arguments) == 2
+    assert "by inf of white" in capsys.readouterr().err
+    monkeypatch.setattr(export_command, "differences", lambda *args: iter([("batch 1, 1x1", float("nan"))]))
+    assert cli.main(arguments) == 2
+    assert "by nan of white (batch 1, 1x1), but 0.01 is allowed: nothing was written; export it as fp32\n" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path, weights, ready_made, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_command, "differences", interrupted)
+    assert cli.main(["export", "--weights", weights(), "--onnx", str(tmp_path / "out" / "model.onnx")]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["LightBSR.pth"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("gone.pth", "no such checkpoint file"),
+        ("text.pth", "cannot be read as a PyTorch checkpoint"),
+        ("other.pth", "the keys are not those of LightBSR, KDSR"),
+        ("teacher.pth", "holds a teacher"),
+    ],
+)
+def test_weights_that_cannot_be_exported_are_named(tmp_path, capsys, file, message):
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    teacher = LightBSRTeacher(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6, queue_size=8)
+    torch.save({"params": teacher.state_dict()}, tmp_path / "teacher.pth")
+    assert cli.main(["export", "--weights", str(tmp_path / file), "--onnx", str(tmp_path / "out" / "model.onnx")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and file in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("model.pth", "must end in .onnx"),
+        ("", "must end in .onnx"),
+        ("folder.onnx", "cannot be written: Is a directory"),
+        ("LightBSR.pth/model.onnx", "cannot be written"),
+    ],
+)
+def test_targets_that_cannot_be_written_are_named(tmp_path, weights, ready_made, capsys, target, message):
+    (tmp_path / "folder.onnx").mkdir()
+    target = str(tmp_path / target) if target else ""
+    assert cli.main(["export", "--weights", weights(), "--onnx", target]) == 2
+    error = capsys.readouterr().err
+    assert message in error and repr(target) in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["LightBSR.pth", "folder.onnx"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["lightbsr_student_x4", "kdsr_student_M_x4"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_papers_networks_as_onnx_give_the_released_codes_image(
+    tmp_path, released_state_dict, golden, relative_error, file, precision
+):
+    torch.save(released_state_dict(file), tmp_path / "released.pth")
+    target = tmp_path / "model.onnx"
+    export_command.export_file(str(tmp_path / "released.pth"), str(target), precision=precision)
+    numbers = golden(file)
+    sr = run(target.read_bytes(), numbers["lq"])[0]
+    assert relative_error(sr, numbers["sr"]) <= export_command.TOLERANCES[precision]

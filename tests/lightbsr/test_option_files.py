@@ -46,6 +46,19 @@ def test_the_packaged_files_are_those_that_the_readme_names():
     assert len(load_options(names["lightbsr_x4_aniso9"])["datasets"]) == 18
 
 
+@pytest.mark.parametrize("setting", ["iso", "aniso_noise"])
+@pytest.mark.parametrize("budget", ["cpu_budget", "small_budget"])
+def test_a_budgets_student_fits_its_teacher(setting, budget):
+    teacher, student = (
+        load_options(packaged_options()[f"lightbsr_{kind}_x4_{setting}_{budget}"]) for kind in ("teacher", "student")
+    )
+    assert teacher["datasets"]["train"]["degradation"] == student["datasets"]["train"]["degradation"] == setting
+    path = f"experiments/{teacher['name']}/models/net_g_latest.pth"
+    assert student["path"]["pretrain_network_teacher"] == path and student["path"]["param_key_teacher"] == "params_ema"
+    shared = student["network_g"].keys() - {"type"}
+    assert {k: student["network_g"][k] for k in shared} == {k: teacher["network_g"][k] for k in shared}
+
+
 def test_a_file_is_taken_before_a_packaged_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_option_file("lightbsr_x4_iso") == packaged_options()["lightbsr_x4_iso"]

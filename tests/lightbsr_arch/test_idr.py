@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from lightbsr_arch import IDR
-from lightbsr_arch.idr import IDRConverter, IDRCorrectionBlock, IDREstimator, join_prior, stretch_prior
+from lightbsr_arch.idr import (
+    IDRConverter,
+    IDRCorrectionBlock,
+    IDREstimator,
+    convolve_stretched,
+    join_prior,
+    stretch_prior,
+)
 
 
 @pytest.mark.parametrize("height, width, out", [(1, 1, (1, 1)), (4, 5, (1, 2)), (13, 8, (4, 2)), (17, 16, (5, 4))])
@@ -25,6 +32,30 @@ def test_estimator_has_the_papers_widths_and_strides():
         (64, 128, 2, (3, 3)),
         (128, 128, 1, (3, 3)),
     ]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (2, 3), (3, 2), (4, 1), (7, 5)])
+def test_a_stretched_maps_convolution_needs_nine_pixels(size):
+    values, weight = torch.randn(2, 5), torch.randn(4, 5, 3, 3)
+    expected = F.conv2d(stretch_prior(values, size), weight, padding=1)
+    torch.testing.assert_close(convolve_stretched(values, weight, size), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (9, 6)])
+def test_estimator_takes_the_prior_joined_or_by_itself(size):
+    """The same features, gradients and statistics, up to rounding."""
+    torch.manual_seed(1)
+    one, other = (IDREstimator(num_in_ch=7, num_idr=16).double() for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    lq, prior = torch.rand(3, 3, *size).double(), torch.randn(3, 4).double()
+    joined, apart = one(join_prior(lq, prior)), other(lq, prior)
+    torch.testing.assert_close(apart, joined)
+    weights = torch.randn_like(joined)
+    (joined * weights).sum().backward()
+    (apart * weights).sum().backward()
+    for (name, expected), actual in zip(one.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad, msg=lambda m, name=name: f"{name}: {m}")
+    torch.testing.assert_close(other.state_dict(), one.state_dict())
 
 
 def test_converter_channel_idr_is_gelu_of_a_product_with_the_mean():

@@ -1,0 +1,153 @@
+"""spandrel loads our networks: what its own suite asks of every architecture, asked of ours.
+
+Its wheel carries no test helpers, so their checks are written here: a state dict gives back the network and the
+parameters that it was built with, for every parameter; nothing else is detected; size requirements are kept and are
+tight; half precision means what it says.
+"""
+
+import pytest
+import torch
+
+from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher
+
+spandrel = pytest.importorskip("spandrel", reason="spandrel is not installed (the integration extra)")
+
+from lightbsr.spandrel import KDSRArch, LightBSRArch, install  # noqa: E402
+
+LIGHTBSR = dict(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6, layer_scale_init=0.5)
+KDSR_SIZES = dict(num_feat=8, num_block=2, num_resblock=1)
+STUDENTS = {"LightBSR": lambda **options: LightBSR(**LIGHTBSR | options), "KDSR": lambda **o: KDSR(**KDSR_SIZES | o)}
+
+
+@pytest.fixture
+def loader():
+    registry = spandrel.MAIN_REGISTRY.copy()  # detection among all of spandrel's own, which stay as they are
+    install(registry)
+    return spandrel.ModelLoader(registry=registry)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("LightBSR", dict(upscale=2)),
+        ("LightBSR", dict(upscale=3)),
+        ("LightBSR", dict(upscale=4)),
+        ("LightBSR", dict(num_feat=12)),
+        ("LightBSR", dict(num_group=3)),
+        ("LightBSR", dict(num_block=3)),
+        ("LightBSR", dict(num_idr=32)),
+        ("LightBSR", dict(num_channel_idr=5)),
+        ("LightBSR", dict(spatial_modulation=False)),
+        ("LightBSR", dict(channel_modulation=False)),
+        ("LightBSR", dict(idr_correction=False)),
+        ("KDSR", dict(upscale=2)),
+        ("KDSR", dict(upscale=3)),
+        ("KDSR", dict(upscale=4)),
+        ("KDSR", dict(num_feat=12)),
+        ("KDSR", dict(num_block=5)),
+        ("KDSR", dict(num_resblock=3)),
+    ],
+)
+def test_a_state_dict_gives_back_its_network(loader, name, options):
+    network = STUDENTS[name](**options).eval()
+    state_dict = network.state_dict()
+    model = loader.load_from_state_dict({key: value.clone() for key, value in state_dict.items()})
+    assert type(model.model) is type(network) and model.architecture.id == name and model.purpose == "SR"
+    assert model.scale == network.upscale and (model.input_channels, model.output_channels) == (3, 3)
+    loaded = model.model.state_dict()
+    assert loaded.keys() == state_dict.keys()
+    assert all(torch.equal(loaded[key], value) for key, value in state_dict.items())
+    image = torch.rand(1, 3, 6, 5)
+    with torch.no_grad():
+        assert torch.equal(model(image), network(image).clamp(0, 1))
+
+
+def test_tags_name_the_sizes(loader):
+    assert loader.load_from_state_dict(STUDENTS["LightBSR"](num_group=2).state_dict()).tags == ["8nf", "2ng", "1nb"]
+    assert loader.load_from_state_dict(STUDENTS["KDSR"](num_block=3).state_dict()).tags == ["8nf", "3nb"]
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("key", ["params", "params_ema", None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_checkpoint_files_load(tmp_path, loader, name, key, prefix):
+    network = STUDENTS[name]()
+    state_dict = {prefix + k: v for k, v in network.state_dict().items()}
+    torch.save({key: state_dict} if key else state_dict, tmp_path / "net_g_latest.pth")
+    assert type(loader.load_from_file(tmp_path / "net_g_latest.pth").model) is type(network)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_safetensors_load(tmp_path, loader, name):
+    from safetensors.torch import save_file
+
+    network = STUDENTS[name]()
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, tmp_path / "a.safetensors")
+    assert type(loader.load_from_file(tmp_path / "a.safetensors").model) is type(network)
+
+
+@pytest.mark.parametrize(
+    ("file", "tags"),
+    [("lightbsr_student_x4", ["64nf", "8ng", "8nb"]), ("kdsr_student_M_x4", ["64nf", "53nb"])],
+)
+def test_released_checkpoints_load_and_give_the_released_codes_image(
+    loader, released_state_dict, golden, relative_error, file, tags
+):
+    model = loader.load_from_state_dict(released_state_dict(file))
+    assert model.scale == 4 and model.tags == tags
+    numbers = golden(file)
+    with torch.no_grad():
+        assert relative_error(model.model(numbers["lq"]), numbers["sr"]) <= 1e-4
+
+
+def test_nothing_else_is_detected(loader, released_state_dict):
+    teachers = [
+        LightBSRTeacher(**LIGHTBSR, queue_size=8).state_dict(),
+        KDSRTeacher(**KDSR_SIZES).state_dict(),
+        released_state_dict("lightbsr_teacher_x4_eval"),
+        released_state_dict("kdsr_teacher_M_x4"),
+    ]
+    for state_dict in [*teachers, {}, {"conv.weight": torch.zeros(1)}, {"head.weight": torch.zeros(1)}]:
+        with pytest.raises(spandrel.UnsupportedModelError):
+            loader.load_from_state_dict(state_dict)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_no_architecture_of_spandrels_takes_our_weights_for_its_own(name):
+    state_dict = spandrel.canonicalize_state_dict({"params": STUDENTS[name]().state_dict()})
+    assert [support.architecture.id for support in spandrel.MAIN_REGISTRY if support.detect(state_dict)] == []
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_any_size_is_taken_as_it_is(loader, name):
+    model = loader.load_from_state_dict(STUDENTS[name](upscale=2).state_dict())
+    assert model.size_requirements.none and model.tiling is spandrel.ModelTiling.DISCOURAGED
+    for h in range(1, 9):
+        for w in (1, 2, 3, 4, 7):
+            image = torch.rand(1, 3, h, w)
+            sr = model(image)
+            assert sr.shape == (1, 3, 2 * h, 2 * w)
+            with torch.no_grad():
+                assert torch.equal(sr, model.model(image).clamp(0, 1))
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.half, 2**-8), (torch.bfloat16, 2**-5)])
+def test_half_precision(loader, name, dtype, tolerance, relative_error):
+    """Within eight units of the type's rounding, 2 ** -11 and 2 ** -8."""
+    model = loader.load_from_state_dict(STUDENTS[name](num_block=3).state_dict())
+    image = torch.rand(1, 3, 21, 18)
+    with torch.no_grad():
+        expected = model.model.eval()(image)
+        model.to(dtype)
+        sr = model.model(image.to(dtype))
+    assert sr.dtype is dtype and model(image.to(dtype)).dtype is dtype
+    assert 0 < relative_error(sr.float(), expected) <= tolerance
+
+
+def test_install_serves_every_loader_and_may_be_called_twice(monkeypatch):
+    registry = spandrel.ArchRegistry()
+    install(registry)
+    install(registry)
+    assert [support.architecture.id for support in registry] == ["LightBSR", "KDSR"]
+    assert LightBSRArch().name == "LightBSR" and KDSRArch().name == "KDSR"

@@ -1,0 +1,150 @@
+"""Make a trained student part of the package: its EMA weights as fp16 safetensors that carry how they were trained.
+
+    python tools/pack_weights.py experiments/lightbsr_student_x4_iso_cpu_budget lightbsr_x4_iso --photographs FOLDER
+
+The photographs, those of training, give the statistics of the IDR by which ``lightbsr upscale`` warns of images that
+are degraded otherwise.
+
+``tools/model_card.py`` then measures the weights and writes their card.
+"""
+
+import argparse
+import datetime
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from lightbsr.benchmark.methods import to_8_bit_image
+from lightbsr.upscale import read_image
+from lightbsr.upscaling.usual_idrs import METADATA_KEY, idr_statistics
+from lightbsr_arch import build_from_state_dict
+from lightbsr_compat import InputError, load_options, load_weights_file, written_whole
+from lightbsr_data import ClassicDegradation, gaussian_kernels, get_setting, sample_degradation
+from lightbsr_data.images import IMAGE_SUFFIXES
+
+WEIGHTS = Path(__file__).parents[1] / "lightbsr" / "weights"
+_TIME = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ INFO: ", re.MULTILINE)
+
+
+def training_hours(experiment: Path) -> float:
+    """Hours between the first and the last entry of each of a run's logs, summed: resumed runs have several."""
+    seconds = 0.0
+    for log in sorted(experiment.glob("train_*.log")):
+        times = _TIME.findall(log.read_text(encoding="utf-8"))
+        first, last = (datetime.datetime.fromisoformat(time) for time in (times[0], times[-1]))
+        seconds += (last - first).total_seconds()
+    return seconds / 3600
+
+
+def used_options(experiment: Path) -> dict[str, Any]:
+    """The options of a run: BasicSR's copy of the option file, with the ``--force_yml`` of the command line above it.
+
+    Raises:
+        InputError: no training run there.
+    """
+    copies = sorted(experiment.glob("*.yml"))
+    if len(copies) != 1:
+        raise InputError(f"{str(experiment)!r} holds {len(copies)} option files, but must be the folder of one run")
+    command = re.search(r"^# CMD:\n# (.*)$", copies[0].read_text(encoding="utf-8"), re.MULTILINE)
+    words = shlex.split(command[1]) if command else []
+    forced = words[words.index("--force_yml") + 1 :] if "--force_yml" in words else []
+    return load_options(copies[0], forced)
+
+
+def describe_run(experiment: Path) -> dict[str, Any]:
+    """What a model card says of one training run."""
+    options = used_options(experiment)
+    train, dataset = options["train"], options["datasets"]["train"]
+    return {
+        "options": options["name"],
+        "iterations": train["total_iter"],
+        "iterations_of_stage_1": train.get("idr_pretrain_iter", 0),
+        "batch": dataset["batch_size_per_gpu"],
+        "views": dataset["num_views"],
+        "lr_patch": dataset["gt_size"] // options["scale"],
+        "learning_rate": train["optim_g"]["lr"],
+        "ema_decay": train["ema_decay"],
+        "amp": train.get("amp"),
+        "seed": options["manual_seed"],
+        "degradation": dataset["degradation"],
+        "device": "GPU" if options["num_gpu"] else "CPU",
+        "hours": round(training_hours(experiment), 2),
+    }
+
+
+def lr_images(photographs: Path, degradation: str, scale: int) -> list[np.ndarray]:
+    """LR images (h, w, 3) uint8, RGB: each photograph of a folder with one degradation of a training setting."""
+    files = sorted(path for path in photographs.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
+    generator = torch.Generator().manual_seed(0)
+    parameters = sample_degradation(get_setting(degradation), len(files), generator)
+    kernels = gaussian_kernels(parameters.sigma_x, parameters.sigma_y, parameters.theta)
+    classic, images = ClassicDegradation(scale=scale), []
+    for i, path in enumerate(files):
+        image = read_image(str(path))
+        height, width = (side // scale * scale for side in image.shape[:2])
+        gt = torch.from_numpy(image[:height, :width].copy()).permute(2, 0, 1).float() / 255.0
+        lq = classic(gt[None, None], kernels[i : i + 1], parameters.noise_sigma[i : i + 1], generator)[0, 0]
+        images.append(to_8_bit_image(lq))
+    return images
+
+
+def pack(experiment: Path, target: Path, *, photographs: Path) -> str:
+    """Write the student of a training run.
+
+    Args:
+        experiment: folder of the student's run; its teacher's run is the one that its option file names.
+        target: the ``.safetensors`` to write.
+        photographs: folder of HR images, eight or more.
+
+    Returns:
+        A sentence that says what was written.
+
+    Raises:
+        InputError: no finished training run there, or no EMA weights.
+    """
+    student = describe_run(experiment)
+    options = used_options(experiment)
+    teacher = experiment.parent / Path(options["path"]["pretrain_network_teacher"]).parents[1].name
+    checkpoint = load_weights_file(experiment / "models" / "net_g_latest.pth")
+    if "params_ema" not in checkpoint:
+        raise InputError(f"{str(experiment)!r}: net_g_latest.pth has no EMA weights: train with ema_decay")
+    network = build_from_state_dict(checkpoint["params_ema"])
+    metadata = {
+        "name": target.stem,
+        "network": type(network).__name__,
+        "scale": str(network.upscale),
+        "degradation": student["degradation"],
+        "training": json.dumps([describe_run(teacher), student]),
+    }
+    images = lr_images(photographs, student["degradation"], int(metadata["scale"]))
+    metadata[METADATA_KEY] = idr_statistics(network.eval(), images).to_json()
+    half = {
+        key: (value.half() if value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
+        for key, value in checkpoint["params_ema"].items()
+    }
+    with written_whole(target) as temporary:
+        save_file(half, temporary, metadata)
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return f"{type(network).__name__}, {parameters:,} trainable parameters, {target.stat().st_size:,} bytes: {target}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make a trained student part of the package.")
+    parser.add_argument("experiment", type=Path, help="folder of the student's training run")
+    parser.add_argument("name", help="e.g. lightbsr_x4_iso")
+    parser.add_argument("--photographs", type=Path, required=True, help="folder of HR images, those of training")
+    args = parser.parse_args()
+    try:
+        print(pack(args.experiment, WEIGHTS / f"{args.name}.safetensors", photographs=args.photographs))
+    except InputError as error:
+        raise SystemExit(f"pack_weights: error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
