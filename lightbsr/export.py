@@ -65,6 +65,7 @@ def to_onnx(
     if opset not in OPSETS:
         raise InputError(f"opset is {opset}, but must be {OPSETS[0]} to {OPSETS[-1]}")
     import onnx
+    import onnxscript.optimizer
 
     module.eval()
     # What PyTorch warns of is how it works inside (axes that it found to be equal, modules it will move).
@@ -79,8 +80,13 @@ def to_onnx(
             opset_version=opset,
             dynamo=True,
             verbose=False,
+            optimize=False,
         )
-    assert program is not None  # only the TorchScript exporter returns None
+        assert program is not None  # only the TorchScript exporter returns None
+        # The optimizer's time grows with the square of the number of nodes, most of which fold into constants.
+        onnxscript.optimizer.fold_constants(program.model)
+        onnxscript.optimizer.remove_unused_nodes(program.model)
+        program.optimize()
     model = program.model_proto
     _strip(model)
     onnx.helper.set_model_props(model, dict(metadata or {}))
