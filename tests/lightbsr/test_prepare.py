@@ -146,13 +146,15 @@ def test_the_content_does_not_depend_on_the_number_of_threads(folder, whole, tmp
 
 def fork(run):
     """Run in a process of its own; returns its process id."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # ends OpenCV's threads: they would not be in the copy, which would wait for them for ever
     pid = os.fork()
     if pid == 0:
-        cv2.setNumThreads(1)  # OpenCV's threads are not in the copy
         try:
             run()
         finally:
             os._exit(0)
+    cv2.setNumThreads(threads)
     return pid
 
 
