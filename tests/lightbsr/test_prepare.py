@@ -212,14 +212,21 @@ def test_killed_at_every_step_and_gone_on(folder, whole, tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments_and_gone_on(folder, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "_COMMIT_BYTES", 1)
-    stock = sub_images.SubImage.encoded
-    monkeypatch.setattr(sub_images.SubImage, "encoded", lambda *args: (time.sleep(0.005), stock(*args))[1])
-    draw, kills, done = random.Random(0), 0, []
+    stock, draw, kills, done = sub_images.SubImage.encoded, random.Random(0), 0, []
     for _ in range(60):
-        pid = fork(lambda: make(folder, tmp_path / "hr.lmdb"))
-        time.sleep(draw.uniform(0, 0.2))
-        os.kill(pid, signal.SIGKILL)
-        kills += killed(pid)
+        left, delay = iter(range(draw.randint(1, 25))), draw.uniform(0, 0.01)
+
+        def encoded(*args, left=left, delay=delay):
+            if next(left, None) is None:
+                time.sleep(delay)  # the other threads go on
+                os.kill(os.getpid(), signal.SIGKILL)
+            return stock(*args)
+
+        def run(encoded=encoded):
+            sub_images.SubImage.encoded = encoded  # in the process that is killed
+            make(folder, tmp_path / "hr.lmdb")
+
+        kills += killed(fork(run))
         work = tmp_path / "hr.lmdb.unfinished"
         done.append(len(entries(work)) if (work / "data.mdb").is_file() and (work / "data.mdb").stat().st_size else 0)
         if (tmp_path / "hr.lmdb").exists():

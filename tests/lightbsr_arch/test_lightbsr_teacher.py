@@ -161,7 +161,7 @@ def _enqueue_on_rank(rank: int, meeting_point: str) -> None:
 
 
 def test_every_rank_holds_the_keys_of_all(tmp_path):
-    mp.start_processes(_enqueue_on_rank, args=(str(tmp_path / "store"),), nprocs=2, start_method="fork")
+    mp.spawn(_enqueue_on_rank, args=(str(tmp_path / "store"),), nprocs=2)
 
 
 def test_stage_1_gives_gradients_to_query_estimator_and_projector_alone():
