@@ -19,9 +19,10 @@ test: $(VENV)/installed
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults
 
-# What training and inference cost, against the released procedures: build/bench.
+# What training and inference cost, against the released procedures: build/bench, in a quarter of an hour on two CPU
+# cores. BENCH=--quick takes a minute or two, BENCH=--write-docs fills docs/performance.md.
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -33,7 +33,8 @@ class PlainConvNeXtBranch(ConvNeXtBranch):
     """The branch as the paper draws it: every layer by itself, linear layers on channels that were moved to the end."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.depthwise(x).permute(0, 2, 3, 1)  # (B, h, w, n)
+        kernels, bias = self.depthwise.weight, self.depthwise.bias
+        x = F.conv2d(x, kernels, bias, padding=3, groups=len(kernels)).permute(0, 2, 3, 1)  # (B, h, w, n)
         x = F.linear(self.norm(x), self.expand.weight, self.expand.bias)
         x = self.layer_scale * F.linear(self.act(x), self.reduce.weight, self.reduce.bias)
         return x.permute(0, 3, 1, 2)

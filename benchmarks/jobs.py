@@ -100,9 +100,8 @@ def _model(kind: str, sizes: Sizes, device: torch.device, train: dict[str, Any],
     options["datasets"]["train"].update(batch_size_per_gpu=sizes.batch, num_views=sizes.views, scale=4)
     options["network_g"].update(sizes.network, layer_scale_init=0.1)
     options["path"].update(paths)
-    train = dict(train)
-    options["train"]["optim_g"]["fused"] = train.pop("fused", False)
-    options["train"].update(train, idr_pretrain_iter=1)
+    options["train"]["optim_g"].update({name: train[name] for name in train if name == "fused"})
+    options["train"].update({name: train[name] for name in train if name != "fused"}, idr_pretrain_iter=1)
     return build_model(options)
 
 

@@ -88,7 +88,7 @@ def _options(names: Iterable[str], sizes: Sizes, device: torch.device) -> Forms:
     """Steps of the student's stage 2 under the options of these names."""
     missing = {"amp: fp16": "a CPU needs ten times as long for float16 as for float32"} if device.type == "cpu" else {}
     made = {
-        name: OurTraining("student", sizes, device, **{"channels_last": False, **OPTIONS[name]})
+        name: OurTraining("student", sizes, device, **{"channels_last": False, "fused": False, **OPTIONS[name]})
         for name in names
         if name not in missing
     }

@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from lightbsr_compat import InputError
+from lightbsr_models.speed import sr_parts
 
 SAMPLED_IMAGES = 16
 _GIB = 2**30
@@ -63,40 +65,52 @@ def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _activation_bytes(network: torch.nn.Module, batch: int, size: int) -> int:
-    """What the layers of a network on the meta device put out for a batch of LR images: nothing is computed."""
+def _activation_bytes(network: torch.nn.Module, batch: int, size: int, *, checkpointing: bool) -> int:
+    """What the layers of a network on the meta device put out for a batch of LR images: nothing is computed.
+
+    Args:
+        checkpointing: the SR network's parts keep their inputs alone, and what the largest of them puts out is there
+            for the time that it is computed again.
+    """
     inputs = dict(
         lq=(batch, 3, size, size),
         gt=(batch, 3, size * getattr(network, "upscale", 1), size * getattr(network, "upscale", 1)),
         degradation_prior=(batch, getattr(network, "num_prior", 15)),
     )
-    total = 0
+    parts = sr_parts(network) if checkpointing else []
+    place = {layer: number for number, part in enumerate(parts) for layer in part.modules()}
+    kept: Counter[int | None] = Counter()
 
     def count(module: Any, args: Any, output: Any) -> None:
-        nonlocal total
-        total += _bytes([output]) if isinstance(output, torch.Tensor) else 0
+        kept[place.get(module)] += _bytes([output]) if isinstance(output, torch.Tensor) else 0
+
+    def count_input(module: Any, args: Any) -> None:
+        kept[None] += _bytes([args[0]])
 
     for module in network.modules():
         if not list(module.children()):
             module.register_forward_hook(count)
+    for part in parts:
+        part.register_forward_pre_hook(count_input)
     names = list(inspect.signature(network.forward).parameters)
     network(*(torch.empty(inputs[name], device="meta") for name in names))
-    return total
+    return kept.pop(None) + max(kept.values(), default=0)
 
 
 def training_bytes(opt: dict[str, Any]) -> tuple[int, int]:
     """Estimates for training one of our networks: memory of a process, and disk space of one saved checkpoint.
 
-    Memory: weights, gradients, Adam's two moments, average, and every layer's output once. Disk: weights, average,
-    Adam's moments. Optimizers that keep less take less.
+    Memory: weights, gradients, Adam's two moments, average, and every layer's output once; of a micro-batch, in half
+    the bytes under ``amp``, and with ``checkpointing`` what that keeps. Disk: weights, average, Adam's moments.
+    Optimizers that keep less take less.
     """
-    dataset = opt["datasets"]["train"]
+    dataset, train = opt["datasets"]["train"], opt["train"]
     network = build_on_meta(ARCH_REGISTRY.get(opt["network_g"]["type"]), opt["network_g"])
     weights = _bytes(network.state_dict().values())
-    averages = weights if opt["train"].get("ema_decay") else 0
-    size = dataset["gt_size"] // opt["scale"]
-    activations = _activation_bytes(network, dataset["batch_size_per_gpu"], size)
-    return 4 * weights + averages + activations, 3 * weights + averages
+    averages = weights if train.get("ema_decay") else 0
+    size, batch = dataset["gt_size"] // opt["scale"], dataset["batch_size_per_gpu"] // (train.get("accumulate") or 1)
+    activations = _activation_bytes(network, batch, size, checkpointing=bool(train.get("checkpointing")))
+    return 4 * weights + averages + activations // (2 if train.get("amp") else 1), 3 * weights + averages
 
 
 def _available_memory(num_gpu: Any) -> tuple[int, str]:

@@ -51,7 +51,7 @@ class TwoStageModel(ShardedValidation):
         batch_attributes: attributes that hold the batch of a step, image by image.
 
     Options of ``train`` for speed and memory (docs/performance.md has what each gains); all are off by default, but for
-    ``channels_last`` on the CPU:
+    ``channels_last`` and ``fused`` on the CPU:
         amp: ``bf16`` or ``fp16`` run the networks, not the losses, in mixed precision; ``fp16`` scales the loss.
         channels_last: lay feature maps out channels last.
         accumulate: N. The batch of an iteration is cut into N equal micro-batches, one after the other through the
@@ -132,6 +132,8 @@ class TwoStageModel(ShardedValidation):
 
     def setup_optimizers(self) -> None:
         optim_opt = dict(self.opt["train"]["optim_g"])
+        if optim_opt.get("fused") is None:
+            optim_opt["fused"] = self.device.type == "cpu"
         parameters = [p for p in self.net_g.parameters() if p.requires_grad]
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), parameters, **optim_opt)
         self.optimizers.append(self.optimizer_g)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightbsr_arch.layers import ConvNeXtBranch, MeanShift, PixelLinear, UpsampleTail
+from lightbsr_arch.layers import ConvNeXtBranch, DepthwiseConv, MeanShift, PixelLinear, UpsampleTail
 
 
 def test_mean_shift_subtracts_and_adds_the_div2k_mean():
@@ -47,6 +47,22 @@ def test_convnext_branch_against_its_formula():
     y = F.gelu(F.conv2d(y, branch.expand.weight[:, :, None, None], branch.expand.bias))
     y = F.conv2d(y, branch.reduce.weight[:, :, None, None], branch.reduce.bias)
     torch.testing.assert_close(branch(x), y * branch.layer_scale.view(1, -1, 1, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_depthwise_convolution_is_one_in_training_too():
+    layer, x = DepthwiseConv(4, 7).double(), torch.randn(2, 4, 6, 5).double().requires_grad_()
+    expected = F.conv2d(x, layer.weight, layer.bias, padding=3, groups=4)
+    y = layer(x)
+    torch.testing.assert_close(y, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected)
+    wanted = [x, layer.weight, layer.bias]
+    for actual, plain in zip(
+        torch.autograd.grad(y.square().sum(), wanted),
+        torch.autograd.grad(expected.square().sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(actual, plain)
 
 
 def test_a_linear_layer_on_pixels_is_a_linear_layer():

@@ -1,0 +1,38 @@
+"""The estimate of memory, against what a training step of the same option file keeps for its backward pass."""
+
+import pytest
+import torch
+from counting import kept_bytes
+
+from lightbsr.option_files import packaged_options
+from lightbsr.preflight import training_bytes
+from lightbsr_arch import LightBSR
+from lightbsr_compat import load_options
+
+SIZES = dict(num_feat=16, num_group=3, num_block=2, num_idr=16, num_channel_idr=6)
+
+
+def estimate(kind: str = "lightbsr_student_x4_iso", **train):
+    """Bytes of the activations alone: the rest are weights."""
+    options = load_options(packaged_options()[kind])
+    options["network_g"] |= SIZES if "lightbsr" in kind else dict(num_feat=16, num_block=100)
+    options["datasets"]["train"].update(batch_size_per_gpu=4, gt_size=64)
+    options["train"] |= dict(ema_decay=0) | train
+    memory, checkpoint = training_bytes(options)
+    return memory - checkpoint // 3 * 4
+
+
+def test_estimate_is_near_what_a_step_keeps():
+    network = LightBSR(upscale=4, **SIZES).train()
+    weights = sum(p.nbytes for p in network.parameters())
+    with kept_bytes() as kept:
+        network(torch.rand(4, 3, 16, 16))
+    assert estimate() == pytest.approx(kept[0] - weights, rel=0.5)
+
+
+@pytest.mark.parametrize("kind", ["lightbsr_student_x4_iso", "kdsr_student_M_x4_iso"])
+def test_estimate_knows_the_options_for_memory(kind):
+    plain = estimate(kind)
+    assert estimate(kind, amp="bf16") == pytest.approx(plain / 2, rel=1e-3)
+    assert estimate(kind, accumulate=2) == pytest.approx(plain / 2, rel=1e-3)
+    assert 0 < estimate(kind, checkpointing=True) < 0.75 * plain
