@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,31 @@ def in_own_process(*arguments: str) -> str | None:
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("run.py")), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.split()[-1] if done.returncode == 0 and done.stdout.split() else None
+
+
+class Elsewhere:
+    """A function that is called here and runs in a process of its own, which starts at the first call.
+
+    Args:
+        arguments: of ``run.py``, which make it call ``serve``.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self._command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("run.py")), *arguments]
+        self._process: subprocess.Popen[str] | None = None
+
+    def __call__(self) -> None:
+        if self._process is None:
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            weakref.finalize(self, self._process.communicate)  # the process ends with its standard input
+        assert self._process.stdin and self._process.stdout
+        print(file=self._process.stdin, flush=True)
+        if not self._process.stdout.readline():
+            raise RuntimeError("the process has ended")
+
+
+def serve(function: Callable[[], Any]) -> None:
+    """Call a function for every line of the standard input, and answer with a line."""
+    for _ in sys.stdin:
+        function()
+        print(flush=True)

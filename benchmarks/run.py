@@ -27,7 +27,7 @@ import report
 import torch
 from counting import gmacs
 from plots import growth_plot
-from rows import ROWS, Forms
+from rows import ROWS, Forms, upscale_as_the_command
 from timing import Spread, interleaved
 
 from lightbsr_compat import InputError
@@ -47,7 +47,7 @@ def measure_row(name: str, sizes: jobs.Sizes, sizes_name: str, device: torch.dev
     for form, function in forms.functions.items():
         try:
             # Compiled graphs and other engines hide their products; each does the same work as the first form.
-            hidden = "compile" in form or "engine" in form
+            hidden = "compile" in form or "engine" in form or isinstance(function, machine.Elsewhere)
             counted = _counted(function, forms.has_products and not hidden)
             results[form]["gmacs"] = results[baseline]["gmacs"] if hidden else counted
             working[form] = function
@@ -81,6 +81,8 @@ def _counted(function: Callable[[], Any], has_products: bool) -> float | None:
 def _peak(name: str, form: str, forms: Forms, sizes_name: str, device: torch.device) -> float | None:
     if device.type == "cuda":
         return machine.peak_mib(forms.functions[form], device)
+    if isinstance(forms.functions[form], machine.Elsewhere):
+        return None  # it keeps what others give back
     printed = machine.in_own_process("--peak", name, form, "--sizes", sizes_name, "--device", "cpu")
     return None if printed is None else float(printed)
 
@@ -173,6 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write-docs", action="store_true", help="fill the tables of docs/performance.md")
     parser.add_argument("--sizes", choices=list(jobs.SIZES), help=argparse.SUPPRESS)
     parser.add_argument("--peak", nargs=2, metavar=("ROW", "FORM"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve-command", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--rank-step", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     args.budget = args.budget or (2.0 if args.quick else 20.0)
@@ -191,6 +194,8 @@ def main(arguments: list[str] | None = None) -> int:
             row, form = args.peak
             made: Callable[[], Any] = ROWS[row].make(jobs.SIZES[args.sizes], device).functions[form]
             print(machine.peak_mib(made, device))
+        elif args.serve_command:
+            machine.serve(upscale_as_the_command(jobs.SIZES[args.sizes], device))
         elif args.rank_step:
             growth.rank_step(jobs.SIZES[args.sizes], device)
         else:

@@ -90,7 +90,9 @@ def _dispatch(args: argparse.Namespace) -> int:
         return _prepare(args)
     if args.command == "upscale":
         from .upscale import upscale
+        from .upscaling.memory import keep_freed_memory
 
+        keep_freed_memory()
         failed = upscale(
             args.input,
             args.output,
@@ -117,7 +119,9 @@ def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "benchmark":
         require_basicsr("lightbsr benchmark")
         from .benchmark.command import benchmark
+        from .upscaling.memory import keep_freed_memory
 
+        keep_freed_memory()
         failed = benchmark(
             args.data,
             protocol=args.protocol,

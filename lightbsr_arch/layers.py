@@ -3,6 +3,7 @@
 Sources: LightBSR (ICCV 2025) Sec. 3; EDSR for the tail; ConvNeXt (CVPR 2022) Fig. 4 for the residual branch.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -141,6 +142,29 @@ class DepthwiseConv(nn.Conv2d):
         return self._conv_forward(x, self.weight, None) + self.bias[:, None, None]
 
 
+def in_strips(function: Callable[[Tensor], Tensor], x: Tensor, num_pixels: int = 4096) -> Tensor:
+    """Apply a function of single pixels to so many at a time, since what it makes on the way then stays in the cache.
+
+    Args:
+        function: (b, h, w, n) -> (b, h, w, n) for all b, h and w, of whatever type.
+        x: (B, h, w, n).
+
+    Returns:
+        (B, h, w, n), as ``function(x)``.
+    """
+    b, h, w, n = x.shape
+    if b * h * w <= num_pixels:
+        return function(x)
+    first, *others = x.reshape(1, 1, b * h * w, n).split(num_pixels, dim=2)
+    y = function(first)
+    result = y.new_empty(x.shape)
+    place, *places = result.view(1, 1, b * h * w, n).split(num_pixels, dim=2)
+    place.copy_(y)
+    for place, strip in zip(places, others, strict=True):
+        place.copy_(function(strip))
+    return result
+
+
 class PixelLinear(nn.Linear):
     """A linear layer over the last axis of a feature map: (B, h, w, n_in) -> (B, h, w, n_out).
 
@@ -178,5 +202,10 @@ class ConvNeXtBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.depthwise(x).permute(0, 2, 3, 1)  # (B, h, w, n): free of copies in channels_last
-        x = self.reduce(self.act(self.expand(self.norm(x))))
-        return (self.layer_scale * x).permute(0, 3, 1, 2)
+        strips = _on_cpu_step_by_step(x) and not torch.is_grad_enabled()
+        x = in_strips(self._of_pixels, x) if strips else self._of_pixels(x)
+        return x.permute(0, 3, 1, 2)
+
+    def _of_pixels(self, x: Tensor) -> Tensor:
+        """What follows the depthwise convolution, every pixel by itself: (B, h, w, n) -> (B, h, w, n)."""
+        return self.layer_scale * self.reduce(self.act(self.expand(self.norm(x))))

@@ -5,7 +5,7 @@ The figures are those of today's code; a smaller one is welcome, and to be enter
 
 import pytest
 import torch
-from counting import OperatorCounter, forward_passes, kept_bytes
+from counting import OperatorCounter, forward_passes, gmacs, kept_bytes
 from jobs import SIZES, Batch, OurTraining, PublishedTraining, Sizes, make_student
 
 from lightbsr_arch import KDSR
@@ -163,3 +163,11 @@ def test_one_graph_serves_all_blocks():
     with torch.no_grad():
         network(torch.rand(1, 3, 8, 8))
     assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_gmacs_of_a_convolution_and_its_gradients_by_hand(groups):
+    layer, x = torch.nn.Conv2d(8, 8, 3, padding=1, groups=groups), torch.rand(2, 8, 5, 6, requires_grad=True)
+    of_forward = 2 * 5 * 6 * 8 * (8 // groups) * 9 / 1e9
+    assert gmacs(lambda: layer(x)) == pytest.approx(of_forward)
+    assert gmacs(lambda: layer(x).sum().backward()) == pytest.approx(3 * of_forward)

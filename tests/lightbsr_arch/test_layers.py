@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightbsr_arch.layers import ConvNeXtBranch, DepthwiseConv, MeanShift, PixelLinear, UpsampleTail
+from lightbsr_arch.layers import ConvNeXtBranch, DepthwiseConv, MeanShift, PixelLinear, UpsampleTail, in_strips
 
 
 def test_mean_shift_subtracts_and_adds_the_div2k_mean():
@@ -63,6 +63,27 @@ def test_a_depthwise_convolution_is_one_in_training_too():
         strict=True,
     ):
         torch.testing.assert_close(actual, plain)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_strips_give_what_the_whole_map_gives(layout):
+    x = torch.randn(2, 6, 5, 7).contiguous(memory_format=layout).permute(0, 2, 3, 1)
+    seen = []
+
+    def function(strip):
+        seen.append(tuple(strip.shape))
+        return strip.square() - strip.flip(3)
+
+    torch.testing.assert_close(in_strips(function, x, num_pixels=32), function(x), rtol=0, atol=0)
+    assert seen[:3] == [(1, 1, 32, 6), (1, 1, 32, 6), (1, 1, 6, 6)]
+    branch = ConvNeXtBranch(num_feat=8, layer_scale_init=0.1)
+    image = torch.randn(1, 8, 80, 70).contiguous(memory_format=layout)  # more than one strip
+    with torch.no_grad():
+        in_inference = branch(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = branch(image)
+    torch.testing.assert_close(in_inference, branch(image).detach(), rtol=1e-5, atol=1e-6)
+    assert mixed.dtype == torch.float32  # what is added to the trunk is not rounded once more
 
 
 def test_a_linear_layer_on_pixels_is_a_linear_layer():
