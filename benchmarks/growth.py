@@ -202,22 +202,34 @@ BANDWIDTH = 25e9  # bytes a second that a GPU exchanges with the others
 LATENCY = 50e-6  # seconds of one exchange
 EXCHANGES = 24  # an iteration: six synchronised BatchNorms, forwards and backwards, twice each
 PRICE = 2.5  # a GPU's hour in USD
+RATE = 10_000.0  # 1e9 multiply-accumulates a second that a GPU sustains, where none was measured
 
 
-def plan(rows: dict[str, dict[str, Any]], sizes: Sizes, counts: Sequence[int] = (1, 8, 64)) -> list[dict[str, Any]]:
-    """Hours and cost of the papers' training on ``counts`` devices, from the measured steps of one.
+def plan(
+    rows: dict[str, dict[str, Any]], sizes: Sizes, counts: Sequence[int] = (1, 8, 64), *, measured: bool
+) -> list[dict[str, Any]]:
+    """Hours and cost of the papers' training on ``counts`` GPUs.
 
-    hours = sum over the stages of iterations * (t * w / N + exchange(N)) / 3600, where t is the measured step, w the
+    hours = sum over the stages of iterations * (t * w / N + exchange(N)) / 3600, where t is the step of one GPU, w the
     work of the paper's batch relative to the measured one (batch * LR pixels), and exchange(N) = 2 (N - 1) / N * bytes
     of the weights / BANDWIDTH + EXCHANGES * LATENCY for N > 1. Data and degradation are taken to be hidden behind it.
+
+    Args:
+        measured: whether the rows were measured on a GPU; else t is what they counted, at ``RATE``.
     """
+
+    def step(form: dict[str, Any]) -> float | None:
+        if measured:
+            return form.get("seconds", {}).get("median")
+        return form["gmacs"] / RATE if form.get("gmacs") else None
+
     work = PAPER_BATCH * PAPER_LR**2 / (sizes.batch * sizes.lr**2)
     weights = sum(p.nbytes for p in make_student(sizes).parameters())
     results = []
     for kind in ("teacher", "student"):
         needed = [rows.get(f"{kind}-stage-{stage}", {}) for stage in (1, 2)]
         for who in (PUBLISHED, OURS):
-            steps = [row.get(who, {}).get("seconds", {}).get("median") for row in needed]
+            steps = [step(row.get(who, {})) for row in needed]
             if None in steps:
                 continue
             for count in counts:

@@ -8,6 +8,7 @@ from basicsr.metrics import calculate_psnr
 from basicsr.utils import tensor2img
 
 from lightbsr.upscaler import load_network
+from lightbsr.weights import find_weights
 from lightbsr_data import BlindBenchmarkDataset
 from lightbsr_models.precision import Autocast
 
@@ -37,6 +38,6 @@ def mean_psnr(network: torch.nn.Module, images: Path, device: torch.device, amp:
 
 def measure(weights: str, images: Path, device: torch.device) -> list[dict[str, Any]]:
     """PSNR in float32, bfloat16 and float16, and the decibels that are lost."""
-    network = load_network(weights).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = load_network(find_weights(weights)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     scores = {amp: mean_psnr(network, images, device, amp) for amp in (None, "bf16", "fp16")}
     return [dict(precision=amp or "fp32", psnr=psnr, lost=scores[None] - psnr) for amp, psnr in scores.items()]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from growth import PRICE
+from growth import PRICE, RATE
 from precision import MOST
 from rows import OPTIONS, OURS, PUBLISHED, ROWS
 
@@ -78,13 +78,11 @@ def _growth_table(results: dict[str, Any]) -> str:
     return _table(("work", "against", "median seconds", "exponent of time", "exponent of memory"), lines)
 
 
-def _plan_table(results: dict[str, Any], device: str) -> str:
+def _plan_table(results: dict[str, Any]) -> str:
     lines = []
     for one in results["plan"]:
-        cost = f"{one['cost']:,.0f} USD" if device == "cuda" else ""
-        lines.append((one["kind"], one["who"], str(one["count"]), f"{one['hours']:,.0f} h", cost))
-    unit = f"at {PRICE:g} USD a GPU hour" if device == "cuda" else "(no price of a CPU hour is assumed)"
-    return _table(("network", "procedure", f"{device} devices", "hours", f"cost {unit}"), lines)
+        lines.append((one["kind"], one["who"], str(one["count"]), f"{one['hours']:,.1f} h", f"{one['cost']:,.0f} USD"))
+    return _table(("network", "procedure", "GPUs", "hours", f"cost at {PRICE:g} USD a GPU hour"), lines)
 
 
 def markdown(results: dict[str, Any], device: str) -> str:
@@ -119,7 +117,12 @@ def markdown(results: dict[str, Any], device: str) -> str:
     parts.append("### Growth")
     parts.append(_growth_table(results) if results.get("growth") else f"{NOT_MEASURED}.")
     parts.append("### The papers' training on paper")
-    parts.append(_plan_table(results, device) if results.get("plan") else f"{NOT_MEASURED}.")
+    if results.get("plan"):
+        reckoned = f"Not measured: the counted work, on GPUs that are *assumed* to sustain {RATE / 1000:g} TMAC/s."
+        parts.append("From the measured steps of one GPU." if device == "cuda" else reckoned)
+        parts.append(_plan_table(results))
+    else:
+        parts.append(f"{NOT_MEASURED}.")
     return "\n\n".join(parts) + "\n"
 
 

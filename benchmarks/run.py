@@ -104,9 +104,11 @@ def _sections(results: dict[str, Any], wanted: set[str], sizes: jobs.Sizes, devi
             results["memory"] = [asdict(one) for one in growth.estimate_memory(sizes, batch=batch, lr=lr)]
     if "growth" in wanted:
         results["growth"] = growth.measure(sizes, device, args.budget, ranks=not args.quick)
-    if "precision" in wanted and args.weights:
+    if "precision" in wanted and (args.rows or Path(args.data).is_dir()):
         results["precision"] = precision.measure(args.weights, Path(args.data), device)
-    results["plan"] = [] if sizes.network else growth.plan(results["rows"], sizes)  # of the papers' networks alone
+    results["plan"] = []
+    if not sizes.network:  # the papers' networks
+        results["plan"] = growth.plan(results["rows"], sizes, measured=device.type == "cuda")
 
 
 def _previous(path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small networks, little time, no memory")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--budget", type=float, help="seconds of measuring for each row (20; quick: 2)")
-    parser.add_argument("--weights", help="trained weights, for the row precision")
+    parser.add_argument("--weights", default="lightbsr_x4_iso", help="for the row precision: file, or packaged weights")
     parser.add_argument("--data", default="datasets/benchmark/Set5", help="folder of HR images, for the row precision")
     parser.add_argument("--out", default=str(ROOT / "build" / "bench"))
     parser.add_argument("--write-docs", action="store_true", help="fill the tables of docs/performance.md")
@@ -188,8 +190,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(
                 "--write-docs does not go with --quick: the documentation's figures are those of full sizes"
             )
-        if args.rows and "precision" in args.rows and not args.weights:
-            raise InputError("the row precision needs --weights FILE")
         if args.peak:
             row, form = args.peak
             made: Callable[[], Any] = ROWS[row].make(jobs.SIZES[args.sizes], device).functions[form]

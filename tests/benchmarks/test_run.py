@@ -61,13 +61,16 @@ def test_exponent_of_a_power_law():
 def test_plan_by_hand():
     sizes = SIZES["cpu"]  # 4 patches of 32x32: a 64th of the paper's batch
     rows = {f"teacher-stage-{stage}": {PUBLISHED: row(1.0, 1.0), OURS: row(0.25 * stage, 0.5)} for stage in (1, 2)}
-    plan = {(p["who"], p["count"]): p for p in growth.plan(rows, sizes, counts=(1, 8))}
+    plan = {(p["who"], p["count"]): p for p in growth.plan(rows, sizes, counts=(1, 8), measured=True)}
     assert plan[OURS, 1]["hours"] == pytest.approx((97_000 * 0.25 + 582_000 * 0.5) * 64 / 3600)
     weights = sum(p.nbytes for p in make_student(sizes).parameters())
     exchange = 2 * 7 / 8 * weights / growth.BANDWIDTH + growth.EXCHANGES * growth.LATENCY
     assert plan[OURS, 8]["hours"] == pytest.approx((97_000 * (2 + exchange) + 582_000 * (4 + exchange)) / 3600)
     assert plan[PUBLISHED, 8]["cost"] == pytest.approx(plan[PUBLISHED, 8]["hours"] * 8 * growth.PRICE)
     assert all(p["kind"] == "teacher" for p in plan.values())  # the student was not measured
+    counted = {"teacher-stage-1": {OURS: dict(gmacs=3.0)}, "teacher-stage-2": {OURS: dict(gmacs=40.0)}}
+    (one,) = growth.plan(counted, sizes, counts=(1,), measured=False)
+    assert one["hours"] == pytest.approx((97_000 * 3 + 582_000 * 40) / growth.RATE * 64 / 3600)
 
 
 # --- memory ---
@@ -204,7 +207,7 @@ def test_peak_memory_in_a_process_of_its_own():
     "arguments, sentence",
     [
         (["--device", "cuda"], "device is 'cuda', but PyTorch finds no GPU here"),
-        (["--rows", "precision"], "the row precision needs --weights FILE"),
+        (["--rows", "precision", "--data", "nowhere"], "nowhere"),
         (["--rows", "precision", "--weights", "none.pth"], "no such checkpoint file: 'none.pth'"),
         (["--quick", "--write-docs"], "--write-docs does not go with --quick"),
     ],
