@@ -165,6 +165,12 @@ def in_strips(function: Callable[[Tensor], Tensor], x: Tensor, num_pixels: int =
     return result
 
 
+def _pixel_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if not _on_cpu_step_by_step(x):
+        return F.linear(x, weight, bias)
+    return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+
+
 class PixelLinear(nn.Linear):
     """A linear layer over the last axis of a feature map: (B, h, w, n_in) -> (B, h, w, n_out).
 
@@ -172,10 +178,13 @@ class PixelLinear(nn.Linear):
     at up to twice the rate of the BLAS (``benchmarks/``). GPUs, traced and compiled graphs get the matrix product.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not _on_cpu_step_by_step(x):
-            return super().forward(x)
-        return F.conv2d(x.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias).permute(0, 2, 3, 1)
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """``scale`` (n_out,) multiplies the result; in full precision on the CPU it multiplies the weights instead."""
+        if scale is None:
+            return _pixel_linear(x, self.weight, self.bias)
+        if not _on_cpu_step_by_step(x) or torch.is_autocast_enabled("cpu"):
+            return scale * _pixel_linear(x, self.weight, self.bias)
+        return _pixel_linear(x, scale[:, None] * self.weight, scale * self.bias)
 
 
 class ConvNeXtBranch(nn.Module):
@@ -208,4 +217,4 @@ class ConvNeXtBranch(nn.Module):
 
     def _of_pixels(self, x: Tensor) -> Tensor:
         """What follows the depthwise convolution, every pixel by itself: (B, h, w, n) -> (B, h, w, n)."""
-        return self.layer_scale * self.reduce(self.act(self.expand(self.norm(x))))
+        return self.reduce(self.act(self.expand(self.norm(x))), scale=self.layer_scale)

@@ -86,19 +86,21 @@ def test_strips_give_what_the_whole_map_gives(layout):
     assert mixed.dtype == torch.float32  # what is added to the trunk is not rounded once more
 
 
-def test_a_linear_layer_on_pixels_is_a_linear_layer():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_linear_layer_on_pixels_is_a_linear_layer(scaled):
     layer, x = PixelLinear(5, 4).double(), torch.randn(2, 3, 6, 5).double().requires_grad_()
-    expected = F.linear(x, layer.weight, layer.bias)
-    y = layer(x)
+    scale = torch.rand(4).double().requires_grad_() if scaled else None
+    expected = F.linear(x, layer.weight, layer.bias) * (scale if scaled else 1)
+    y = layer(x, scale)
     torch.testing.assert_close(y, expected)
-    wanted = [x, layer.weight, layer.bias]
+    wanted = [x, layer.weight, layer.bias] + [scale] * scaled
     for actual, plain in zip(
         torch.autograd.grad(y.square().sum(), wanted),
         torch.autograd.grad(expected.square().sum(), wanted),
         strict=True,
     ):
         torch.testing.assert_close(actual, plain)
-    assert layer(x.detach()).is_contiguous()  # channels last goes on
+    assert layer(x.detach(), scale).is_contiguous()  # channels last goes on
 
 
 def test_layer_scale_starts_where_it_is_told():
