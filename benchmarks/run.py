@@ -87,12 +87,11 @@ def _peak(name: str, form: str, forms: Forms, sizes_name: str, device: torch.dev
     return None if printed is None else float(printed)
 
 
-def _add_fractions(results: dict[str, Any]) -> None:
+def _add_fractions(row: dict[str, Any], ceiling: float) -> None:
     """Which part of the matrix ceiling each form reaches."""
-    for row in results["rows"].values():
-        for form in row.values():
-            if form.get("gmacs"):
-                form["fraction"] = form["gmacs"] / form["seconds"]["median"] / results["ceilings"]["gmacs"]
+    for form in row.values():
+        if form.get("gmacs"):
+            form["fraction"] = form["gmacs"] / form["seconds"]["median"] / ceiling
 
 
 def _sections(results: dict[str, Any], wanted: set[str], sizes: jobs.Sizes, device: torch.device, args: Any) -> None:
@@ -136,11 +135,11 @@ def run(args: Any) -> None:
         if name in known:
             print(f"{ROWS[name].title} ...", end=" ", flush=True)
             results["rows"][name] = measure_row(name, sizes, sizes_name, device, args)
+            _add_fractions(results["rows"][name], results["ceilings"]["gmacs"])
             forms = results["rows"][name].items()
             print(", ".join(f"{form}: {r.get('reason') or format(r.get('ratio', 0), '.3g')}" for form, r in forms))
             torch.compiler.reset()
     _sections(results, set(wanted), sizes, device, args)
-    _add_fractions(results)
     text = report.markdown(results, device.type)
     _write(out / f"{device.type}.json", json.dumps(results, indent=1) + "\n")
     _write(out / f"{device.type}.md", text)
