@@ -212,18 +212,20 @@ def test_killed_at_every_step_and_gone_on(folder, whole, tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments_and_gone_on(folder, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "_COMMIT_BYTES", 1)
-    stock, draw, kills, done = sub_images.SubImage.encoded, random.Random(0), 0, []
+    draw, kills, done = random.Random(0), 0, []
     for _ in range(60):
-        left, delay = iter(range(draw.randint(1, 25))), draw.uniform(0, 0.01)
+        calls, delay = draw.randint(1, 3), draw.uniform(0, 0.01)
 
-        def encoded(*args, left=left, delay=delay):
-            if next(left, None) is None:
-                time.sleep(delay)  # the other threads go on
-                os.kill(os.getpid(), signal.SIGKILL)
-            return stock(*args)
+        def run(calls=calls, delay=delay):
+            stock, left = prepare._write_some, iter(range(calls - 1))
 
-        def run(encoded=encoded):
-            sub_images.SubImage.encoded = encoded  # in the process that is killed
+            def write_some(*args):
+                if next(left, None) is None:
+                    time.sleep(delay)  # the other threads go on
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return stock(*args)
+
+            prepare._write_some = write_some
             make(folder, tmp_path / "hr.lmdb")
 
         kills += killed(fork(run))
