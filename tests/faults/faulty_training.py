@@ -8,7 +8,8 @@ Faults:
     signal-in-step-of-rank-1:...    the same for rank 1 alone
     slow-steps:SECONDS              every step takes so much longer
     dead-worker:ITERATION           a data-loading worker is killed when that iteration begins
-    record                          no fault: losses_RANK.json and queue_RANK.pt tell what happened
+    record                          no fault: losses_RANK.json and queue_RANK.pt tell what happened, in float64, so
+                                    that rounding does not grow in fifty steps to what a comparison would see
     dead-rank:ITERATION             rank 1 kills itself when that iteration begins
 """
 
@@ -45,7 +46,16 @@ def at_iteration(iteration: int | None, act) -> None:
 
 
 def record_steps() -> None:
-    stock, losses, rank = TwoStageModel.optimize_parameters, [], os.environ.get("RANK", "0")
+    from basicsr.models import sr_model  # here: lightbsr_compat mends basicsr.data first
+
+    losses, rank = [], os.environ.get("RANK", "0")
+    build, feed_data, stock = sr_model.build_network, TwoStageModel.feed_data, TwoStageModel.optimize_parameters
+
+    def feed_doubles(self, data):
+        feed_data(self, data)
+        for name in self.batch_attributes:
+            if getattr(self, name, None) is not None:
+                setattr(self, name, getattr(self, name).double())
 
     def optimize_parameters(self, current_iter):
         stock(self, current_iter)
@@ -54,7 +64,8 @@ def record_steps() -> None:
             json.dump(losses, file)
         torch.save(self.net_g.queue, f"queue_{rank}.pt")
 
-    TwoStageModel.optimize_parameters = optimize_parameters
+    sr_model.build_network = lambda opt: build(opt).double()
+    TwoStageModel.feed_data, TwoStageModel.optimize_parameters = feed_doubles, optimize_parameters
 
 
 def kill_me() -> None:

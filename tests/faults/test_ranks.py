@@ -14,9 +14,6 @@ def options(images, *, batch, batch_norm, total_iter=ITERATIONS):
     opt = tiny.options(images, total_iter=total_iter, batch=batch)
     opt["datasets"]["train"].update(degradation="iso", dataset_enlarge_ratio=40)  # no noise: it is drawn by each rank
     opt["train"]["batch_norm"] = batch_norm
-    # Adam divides by the root of a mean square: of a gradient that is nearly 0 it makes a step of either sign, at which
-    # rounding decides. A large eps keeps it from that.
-    opt["train"]["optim_g"]["eps"] = 1e-2
     return opt
 
 
@@ -47,7 +44,7 @@ def test_with_sync_the_losses_are_those_of_one_process(tmp_path, two_ranks, smal
     assert done.returncode == 0, done.stderr[-3000:]
     ours, whole = (json.loads((path / "losses_0.json").read_text()) for path in (folder, tmp_path))
     for iteration, (a, b) in enumerate(zip(ours, whole, strict=True), 1):
-        assert a == pytest.approx(b, rel=1e-5), iteration
+        assert a == pytest.approx(b, rel=1e-9), iteration
 
 
 @pytest.mark.slow
