@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from counting import kept_bytes
-from jobs import SIZES, OurTraining, Sizes, make_student
+from jobs import OurTraining, Sizes, make_student
 from machine import seconds
 from rows import OPTIONS, OURS, PUBLISHED
 from timing import interleaved
@@ -91,12 +91,11 @@ def _ranks(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
     """A step with the same batch on every rank, for one rank and more; on the CPU over gloo, a thread each."""
     most = torch.cuda.device_count() if device.type == "cuda" else (os.cpu_count() or 1)
     counts = [n for n in (1, 2, 4, 8) if n <= most]
-    name = next(name for name, known in SIZES.items() if known == sizes)
     script = str(Path(__file__).with_name("run.py"))
     times = []
     for count in counts:
         launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
-        arguments = ["--rank-step", "--sizes", name, "--device", device.type]
+        arguments = ["--rank-step", "--sizes", sizes.name, "--device", device.type]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [*launcher, f"--nproc_per_node={count}", script, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

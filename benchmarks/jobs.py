@@ -23,6 +23,7 @@ class Sizes:
     """How large the measured work is.
 
     Attributes:
+        name: among ``SIZES``, where they are one of them.
         batch, views, lr: B, D and the LR patch's side of the training steps and of the degradation.
         image: side of the LR image that is upscaled.
         network: options of the networks; the paper's where there are none.
@@ -31,6 +32,7 @@ class Sizes:
         hr_image: (height, width) of the files that training images are read from.
     """
 
+    name: str = ""
     batch: int = 4
     views: int = 4
     lr: int = 32
@@ -42,11 +44,12 @@ class Sizes:
 
 
 # cpu: what the paper's numbers of work were first measured at on two cores; cuda: the paper's batch.
-SIZES = {
-    "cpu": Sizes(),
-    "cuda": Sizes(batch=64, lr=64),
-    "quick": Sizes(batch=2, lr=24, image=64, network=dict(num_group=2, num_block=2), drawn_kernels=5),
-    "tiny": Sizes(
+_ALL_SIZES = (
+    Sizes("cpu"),
+    Sizes("cuda", batch=64, lr=64),
+    Sizes("quick", batch=2, lr=24, image=64, network=dict(num_group=2, num_block=2), drawn_kernels=5),
+    Sizes(
+        "tiny",
         batch=2,
         views=2,
         lr=8,
@@ -56,7 +59,8 @@ SIZES = {
         drawn_kernels=2,
         hr_image=(160, 200),
     ),
-}
+)
+SIZES = {sizes.name: sizes for sizes in _ALL_SIZES}
 
 
 def make_teacher(sizes: Sizes) -> LightBSRTeacher:

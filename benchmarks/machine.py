@@ -95,10 +95,13 @@ def _resident_kib(field: str) -> int:
     return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
+def _command(arguments: tuple[str, ...]) -> list[str]:
+    return [sys.executable, "-W", "ignore", str(Path(__file__).with_name("run.py")), *arguments]
+
+
 def in_own_process(*arguments: str) -> str | None:
     """What ``run.py`` prints last when it is called with these arguments; None where it fails."""
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("run.py")), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(_command(arguments), capture_output=True, text=True, check=False)
     return done.stdout.split()[-1] if done.returncode == 0 and done.stdout.split() else None
 
 
@@ -110,7 +113,7 @@ class Elsewhere:
     """
 
     def __init__(self, *arguments: str) -> None:
-        self._command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("run.py")), *arguments]
+        self._command = _command(arguments)
         self._process: subprocess.Popen[str] | None = None
 
     def __call__(self) -> None:

@@ -14,7 +14,7 @@ import as_published
 import cv2
 import numpy as np
 import torch
-from jobs import SIZES, OurTraining, PublishedTraining, Sizes, make_student
+from jobs import OurTraining, PublishedTraining, Sizes, make_student
 from machine import Elsewhere
 
 from lightbsr.upscaler import Upscaler
@@ -33,9 +33,10 @@ class Forms:
     Attributes:
         functions: by name.
         factors: what a form's seconds are to be multiplied with, where it does but a part of the work.
-        per_call: pieces of work in a call, where the work is counted in pieces.
         missing: why a form cannot be measured here, by its name.
         has_products: whether convolutions and matrix products are counted, for the fraction of the ceiling.
+        hidden: forms that do the products of the first one where they cannot be counted: in compiled graphs, other
+            engines, other processes.
         keep: what must live as long as the functions do.
     """
 
@@ -43,6 +44,7 @@ class Forms:
     factors: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     has_products: bool = True
+    hidden: set[str] = field(default_factory=set)
     keep: Any = None
 
 
@@ -94,7 +96,8 @@ def _options(names: Iterable[str], sizes: Sizes, device: torch.device) -> Forms:
         for name in names
         if name not in missing
     }
-    return Forms({n: functools.partial(training.step, stage=2) for n, training in made.items()}, missing=missing)
+    steps: dict[str, Callable[[], Any]] = {n: functools.partial(t.step, stage=2) for n, t in made.items()}
+    return Forms(steps, missing=missing, hidden={"compile"})
 
 
 # --- data ---
@@ -227,13 +230,15 @@ def _compiled(sizes: Sizes, device: torch.device) -> Callable[[], Any]:
     return run
 
 
+_HIDDEN_INFERENCE = {"in the process of lightbsr upscale", "engine onnx", "engine openvino", "bf16, compiled"}
+
+
 def _inference(sizes: Sizes, device: torch.device) -> Forms:
     """The released network, and all ways that ``lightbsr upscale`` offers on this device."""
-    forms = Forms({PUBLISHED: _published_upscaling(sizes, device)})
+    forms = Forms({PUBLISHED: _published_upscaling(sizes, device)}, hidden=_HIDDEN_INFERENCE)
     ways: dict[str, dict[str, str]] = {"step by step": {}}
     if device.type == "cpu":
-        name = next(name for name, known in SIZES.items() if known == sizes)
-        forms.functions["in the process of lightbsr upscale"] = Elsewhere("--serve-command", "--sizes", name)
+        forms.functions["in the process of lightbsr upscale"] = Elsewhere("--serve-command", "--sizes", sizes.name)
         ways |= {"engine onnx": dict(engine="onnx"), "engine openvino": dict(engine="openvino")}
     else:
         ways |= {"bf16": dict(precision="bf16"), "fp16": dict(precision="fp16")}

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 SECTIONS = ("memory", "growth", "precision")
 
 
-def measure_row(name: str, sizes: jobs.Sizes, sizes_name: str, device: torch.device, args: Any) -> dict[str, Any]:
+def measure_row(name: str, sizes: jobs.Sizes, device: torch.device, args: Any) -> dict[str, Any]:
     """By form: seconds, ratio, multiply-accumulates and peak memory, or the reason why there are none."""
     forms = ROWS[name].make(sizes, device)
     baseline = next(iter(forms.functions))
@@ -46,8 +46,7 @@ def measure_row(name: str, sizes: jobs.Sizes, sizes_name: str, device: torch.dev
     working = {}
     for form, function in forms.functions.items():
         try:
-            # Compiled graphs and other engines hide their products; each does the same work as the first form.
-            hidden = "compile" in form or "engine" in form or isinstance(function, machine.Elsewhere)
+            hidden = form in forms.hidden
             counted = _counted(function, forms.has_products and not hidden)
             results[form]["gmacs"] = results[baseline]["gmacs"] if hidden else counted
             working[form] = function
@@ -65,7 +64,7 @@ def measure_row(name: str, sizes: jobs.Sizes, sizes_name: str, device: torch.dev
             seconds=spread.as_json(),
             ratio=spread.median / statistics.median(first),
             ratio_quartiles=[ratios.low, ratios.high],
-            peak_mib=_peak(name, form, forms, sizes_name, device) if args.memory else None,
+            peak_mib=_peak(name, form, forms, sizes, device) if args.memory else None,
         )
     return results
 
@@ -78,12 +77,12 @@ def _counted(function: Callable[[], Any], has_products: bool) -> float | None:
     return None
 
 
-def _peak(name: str, form: str, forms: Forms, sizes_name: str, device: torch.device) -> float | None:
+def _peak(name: str, form: str, forms: Forms, sizes: jobs.Sizes, device: torch.device) -> float | None:
     if device.type == "cuda":
         return machine.peak_mib(forms.functions[form], device)
     if isinstance(forms.functions[form], machine.Elsewhere):
         return None  # it keeps what others give back
-    printed = machine.in_own_process("--peak", name, form, "--sizes", sizes_name, "--device", "cpu")
+    printed = machine.in_own_process("--peak", name, form, "--sizes", sizes.name, "--device", "cpu")
     return None if printed is None else float(printed)
 
 
@@ -122,19 +121,18 @@ def _previous(path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
 def run(args: Any) -> None:
     """Measure, and write JSON, Markdown and plot."""
     device = torch.device(args.device)
-    sizes_name = args.sizes or ("quick" if args.quick else device.type)
-    sizes = jobs.SIZES[sizes_name]
+    sizes = jobs.SIZES[args.sizes or ("quick" if args.quick else device.type)]
     known = [name for name, row in ROWS.items() if device.type in row.devices]
     wanted = args.rows or [*known, *SECTIONS]
     out = Path(args.out)
     results = _previous(out / f"{device.type}.json", asdict(sizes)) if args.rows else {"rows": {}}
     results.update(machine.describe(device), sizes=asdict(sizes))
-    small = sizes_name in ("tiny", "quick")
+    small = sizes.name in ("tiny", "quick")
     results["ceilings"] = machine.ceilings(device, side=512 if small else 4096, megabytes=16 if small else 400)
     for name in wanted:
         if name in known:
             print(f"{ROWS[name].title} ...", end=" ", flush=True)
-            results["rows"][name] = measure_row(name, sizes, sizes_name, device, args)
+            results["rows"][name] = measure_row(name, sizes, device, args)
             _add_fractions(results["rows"][name], results["ceilings"]["gmacs"])
             forms = results["rows"][name].items()
             print(", ".join(f"{form}: {r.get('reason') or format(r.get('ratio', 0), '.3g')}" for form, r in forms))

@@ -88,11 +88,13 @@ def _dispatch(args: argparse.Namespace) -> int:
         return _run_basicsr(args, is_train=args.command == "train")
     if args.command == "prepare":
         return _prepare(args)
-    if args.command == "upscale":
-        from .upscale import upscale
+    if args.command in ("upscale", "benchmark"):
         from .upscaling.memory import keep_freed_memory
 
         keep_freed_memory()
+    if args.command == "upscale":
+        from .upscale import upscale
+
         failed = upscale(
             args.input,
             args.output,
@@ -119,9 +121,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "benchmark":
         require_basicsr("lightbsr benchmark")
         from .benchmark.command import benchmark
-        from .upscaling.memory import keep_freed_memory
 
-        keep_freed_memory()
         failed = benchmark(
             args.data,
             protocol=args.protocol,

@@ -6,6 +6,7 @@ flush with the right and bottom edges).
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import re
 
@@ -151,9 +152,10 @@ def find_images(folder: str) -> list[str]:
             " makes the LR images from them"
         )
     findings = []
-    for before, file in zip([None, *files], files, strict=False):
-        if before is not None and _stem(before) == _stem(file):
+    for before, file in itertools.pairwise(files):
+        if _stem(before) == _stem(file):
             findings.append(f"images {before!r} and {file!r} of {folder!r} would get the same key: rename one")
+    for file in files:
         if not re.fullmatch(r"[\x20-\x7e]{1,400}", _stem(file)) or "." in _stem(file):
             findings.append(
                 f"image {file!r} of {folder!r} cannot be a key: BasicSR reads keys of up to 400 ASCII characters"

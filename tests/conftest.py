@@ -9,6 +9,7 @@ import gzip
 import json
 import logging
 import os
+import signal
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,13 @@ collect_ignore = (
 )
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_works():
+    """A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
