@@ -47,14 +47,18 @@ def _step(kind: str, stage: int, sizes: Sizes, device: torch.device) -> Any:
     return functools.partial(OurTraining(kind, sizes, device).step, stage=stage)
 
 
+def _that_fit(sizes: Sizes, device: torch.device) -> Sizes:
+    """On a GPU a quarter of the batch: the largest points of a series are several times as large."""
+    return replace(sizes, batch=max(1, sizes.batch // 4)) if device.type == "cuda" else sizes
+
+
 def measure(sizes: Sizes, device: torch.device, budget: float, *, ranks: bool = True) -> list[dict[str, Any]]:
     """All series: time against LR area, batch, views, image area and ranks; memory where it can be counted.
 
     Args:
         budget: seconds for each series.
     """
-    if device.type == "cuda":
-        sizes = replace(sizes, batch=max(1, sizes.batch // 4))  # the largest points must fit
+    sizes = _that_fit(sizes, device)
     sides = [max(8, int(sizes.lr * f) // 4 * 4) for f in (0.5, 0.75, 1.0, 1.5)]
     batches = [max(1, int(sizes.batch * f)) for f in (0.25, 0.5, 1, 2)]
     series = []
@@ -91,6 +95,8 @@ def _ranks(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
     """A step with the same batch on every rank, for one rank and more; on the CPU over gloo, a thread each."""
     most = torch.cuda.device_count() if device.type == "cuda" else (os.cpu_count() or 1)
     counts = [n for n in (1, 2, 4, 8) if n <= most]
+    if len(counts) < 2:
+        return []
     script = str(Path(__file__).with_name("run.py"))
     times = []
     for count in counts:
@@ -103,8 +109,6 @@ def _ranks(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
             print(f"ranks: {count} processes failed: {done.stderr.strip().splitlines()[-1:]}")
             return []
         times.append(float(done.stdout.split()[-1]))
-    if len(counts) < 2:
-        return []
     result = dict(name="student stage 2 step", axis="ranks, the batch of each the same", x=counts, seconds=times)
     return [{**result, "exponent": exponent(counts, times)}]
 
@@ -115,7 +119,7 @@ def rank_step(sizes: Sizes, device: torch.device) -> None:
     rank = torch.distributed.get_rank()
     if device.type == "cuda":
         torch.cuda.set_device(rank)
-    step = functools.partial(OurTraining("student", sizes, device).step, stage=2)
+    step = _step("student", 2, _that_fit(sizes, device), device)
     step()
     times = [seconds(step, device) for _ in range(3)]
     torch.distributed.destroy_process_group()

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from growth import PRICE, RATE
-from precision import MOST
+from growth import PAPER_BATCH, PAPER_LR, PRICE, RATE
+from precision import MOST, SIGMA
 from rows import OPTIONS, OURS, PUBLISHED, ROWS
 
 from lightbsr_compat import InputError
@@ -90,15 +90,18 @@ def markdown(results: dict[str, Any], device: str) -> str:
     parts = [table(results, device)]
     if results:
         best, sizes = results["ceilings"], results["sizes"]
+        once, several = "Ceilings measured in the same run", f"Rows of {results['runs']} runs; ceilings of the last one"
         parts.insert(
             0,
             f"{results['machine']}; {results['versions']}; {results['date']}; batch {sizes['batch']}, {sizes['views']}"
-            f" views, LR {sizes['lr']}x{sizes['lr']}, inference {sizes['image']}x{sizes['image']}. Ceilings measured in"
-            f" the same run: {best['gmacs']:.0f} GMAC/s (float32 matrix product), {best['gigabytes']:.0f} GB/s (copy)."
-            + (f" Network: {sizes['network']}." if sizes["network"] else ""),
+            f" views, LR {sizes['lr']}x{sizes['lr']}, inference {sizes['image']}x{sizes['image']}."
+            f" {once if results['runs'] == 1 else several}: {best['gmacs']:.0f} GMAC/s (float32 matrix product),"
+            f" {best['gigabytes']:.0f} GB/s (copy)." + (f" Network: {sizes['network']}." if sizes["network"] else ""),
         )
     parts += ["### Options of training (student, stage 2)", options_table(results)]
-    parts.append("### Memory of the student's stage 2, batch 64, LR 64x64")
+    of_run = device == "cuda" and results
+    batch, lr = (results["sizes"]["batch"], results["sizes"]["lr"]) if of_run else (PAPER_BATCH, PAPER_LR)
+    parts.append(f"### Memory of the student's stage 2, batch {batch}, LR {lr}x{lr}")
     if results.get("memory"):
         kind = "measured" if device == "cuda" else "estimated from what the forward pass keeps, counted on the CPU"
         lines = [
@@ -108,8 +111,9 @@ def markdown(results: dict[str, Any], device: str) -> str:
         parts.append(_table(("options", kind), lines))
     else:
         parts.append(f"{NOT_MEASURED}.")
-    parts.append("### Reduced precision, PSNR on Set5 (iso, sigma 2.4)")
+    parts.append("### Reduced precision")
     if results.get("precision"):
+        parts.append(f"PSNR of {results['precision_of']} (iso, sigma {SIGMA:g}):")
         lines = [(p["precision"], f"{p['psnr']:.4f} dB", f"{p['lost']:+.4f} dB") for p in results["precision"]]
         parts.append(_table(("precision", "PSNR", f"lost (at most {MOST} dB)"), lines))
     else:

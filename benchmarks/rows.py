@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jobs import OurTraining, PublishedTraining, Sizes, make_student
 from machine import Elsewhere
+from torch import Tensor
 
 from lightbsr.upscaler import Upscaler
 from lightbsr.upscaling.memory import keep_freed_memory
@@ -90,7 +91,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def _options(names: Iterable[str], sizes: Sizes, device: torch.device) -> Forms:
     """Steps of the student's stage 2 under the options of these names."""
-    missing = {"amp: fp16": "a CPU needs ten times as long for float16 as for float32"} if device.type == "cpu" else {}
+    missing = {"amp: fp16": "left out on a CPU, which is slow in float16"} if device.type == "cpu" else {}
     made = {
         name: OurTraining("student", sizes, device, **{"channels_last": False, "fused": False, **OPTIONS[name]})
         for name in names
@@ -182,16 +183,24 @@ def _weights(sizes: Sizes, folder: str) -> str:
     return path
 
 
-def _published_upscaling(sizes: Sizes, device: torch.device) -> Callable[[], np.ndarray]:
-    network, image = as_published.plain(make_student(sizes)).to(device).eval(), _image(sizes)
+def _from_image_to_image(
+    network: Callable[[Tensor], Tensor], layout: torch.memory_format, sizes: Sizes, device: torch.device
+) -> Callable[[], np.ndarray]:
+    """What has to be done besides the network: from a picture of bytes to one."""
+    image = _image(sizes)
 
     @torch.inference_mode()
     def upscale() -> np.ndarray:
         lq = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255.0
-        sr = network(lq.contiguous())[0]
+        sr = network(lq.contiguous(memory_format=layout))[0].float()
         return (sr.clamp(0, 1) * 255.0).round().byte().permute(1, 2, 0).cpu().numpy()
 
     return upscale
+
+
+def _published_upscaling(sizes: Sizes, device: torch.device) -> Callable[[], np.ndarray]:
+    network = as_published.plain(make_student(sizes)).to(device).eval()
+    return _from_image_to_image(network, torch.contiguous_format, sizes, device)
 
 
 def _upscaler(sizes: Sizes, device: torch.device, **options: str) -> Callable[[], np.ndarray]:
@@ -216,25 +225,23 @@ def upscale_as_the_command(sizes: Sizes, device: torch.device) -> Callable[[], n
     return _upscaler(sizes, device)
 
 
-def _compiled(sizes: Sizes, device: torch.device) -> Callable[[], Any]:
+def _compiled(sizes: Sizes, device: torch.device) -> Callable[[], np.ndarray]:
     """bfloat16, channels last and compiled."""
     network = make_student(sizes).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     compiled = torch.compile(network)
-    lq = torch.rand(1, 3, sizes.image, sizes.image, device=device).contiguous(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
-    def run() -> Any:
+    def run(lq: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
             return compiled(lq)
 
-    return run
+    return _from_image_to_image(run, torch.channels_last, sizes, device)
 
 
 _HIDDEN_INFERENCE = {"in the process of lightbsr upscale", "engine onnx", "engine openvino", "bf16, compiled"}
 
 
 def _inference(sizes: Sizes, device: torch.device) -> Forms:
-    """The released network, and all ways that ``lightbsr upscale`` offers on this device."""
+    """The released network and ways that ``lightbsr upscale`` offers; on a GPU a compiled one too, which it lacks."""
     forms = Forms({PUBLISHED: _published_upscaling(sizes, device)}, hidden=_HIDDEN_INFERENCE)
     ways: dict[str, dict[str, str]] = {"step by step": {}}
     if device.type == "cpu":

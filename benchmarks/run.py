@@ -1,6 +1,6 @@
 """Measure what LightBSR costs, against the released procedures; both take turns in one run.
 
-    python benchmarks/run.py                                # all rows on the CPU: build/bench/cpu.{json,md,png}
+    python benchmarks/run.py                                # all rows on the CPU; tables and plot go to build/bench
     python benchmarks/run.py --quick                        # small networks, a minute or two
     python benchmarks/run.py --device cuda --write-docs     # the GPU's table of docs/performance.md
     python benchmarks/run.py --rows inference growth        # some rows; the others keep what they had
@@ -48,12 +48,12 @@ def measure_row(name: str, sizes: jobs.Sizes, device: torch.device, args: Any) -
         try:
             hidden = form in forms.hidden
             counted = _counted(function, forms.has_products and not hidden)
-            results[form]["gmacs"] = results[baseline]["gmacs"] if hidden else counted
+            results[form]["gmacs"] = results[baseline].get("gmacs") if hidden else counted
             working[form] = function
-        except (RuntimeError, NotImplementedError, ImportError) as error:  # no memory, no compiler
-            results[form] = {"reason": f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"}
+        except Exception as error:  # no memory, no compiler; other runtimes have classes of their own
+            results[form] = {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"}
     if baseline not in working:
-        return results
+        return results | {form: {"reason": f"nothing to compare with: {baseline!r} does not run"} for form in working}
     times = interleaved(working, device, budget=args.budget)
     first = [value * forms.factors.get(baseline, 1.0) for value in times[baseline]]
     for form, values in times.items():
@@ -104,16 +104,18 @@ def _sections(results: dict[str, Any], wanted: set[str], sizes: jobs.Sizes, devi
         results["growth"] = growth.measure(sizes, device, args.budget, ranks=not args.quick)
     if "precision" in wanted and (args.rows or Path(args.data).is_dir()):
         results["precision"] = precision.measure(args.weights, Path(args.data), device)
+        results["precision_of"] = f"{Path(args.weights).name} on {Path(args.data).name}"
     results["plan"] = []
     if not sizes.network:  # the papers' networks
         results["plan"] = growth.plan(results["rows"], sizes, measured=device.type == "cuda")
 
 
-def _previous(path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
-    """The results that a run of some rows goes on with: of the same sizes, or nothing."""
+def _previous(path: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """The results that a run of some rows goes on with: of the same machine, versions and sizes, or nothing."""
     if path.is_file():
         results = json.loads(path.read_text(encoding="utf-8"))
-        if results["sizes"] == json.loads(json.dumps(sizes)):
+        same = json.loads(json.dumps(described))
+        if all(results[name] == same[name] for name in ("machine", "versions", "sizes")):
             return results
     return {"rows": {}}
 
@@ -125,8 +127,9 @@ def run(args: Any) -> None:
     known = [name for name, row in ROWS.items() if device.type in row.devices]
     wanted = args.rows or [*known, *SECTIONS]
     out = Path(args.out)
-    results = _previous(out / f"{device.type}.json", asdict(sizes)) if args.rows else {"rows": {}}
-    results.update(machine.describe(device), sizes=asdict(sizes))
+    described = {**machine.describe(device), "sizes": asdict(sizes)}
+    results = _previous(out / f"{device.type}.json", described) if args.rows else {"rows": {}}
+    results.update(described, runs=results.get("runs", 0) + 1)
     small = sizes.name in ("tiny", "quick")
     results["ceilings"] = machine.ceilings(device, side=512 if small else 4096, megabytes=16 if small else 400)
     for name in wanted:

@@ -100,8 +100,9 @@ def _activation_bytes(network: torch.nn.Module, batch: int, size: int, *, checkp
 def training_bytes(opt: dict[str, Any]) -> tuple[int, int]:
     """Estimates for training one of our networks: memory of a process, and disk space of one saved checkpoint.
 
-    Memory: weights, gradients, Adam's two moments, average, and every layer's output once; of a micro-batch, in half
-    the bytes under ``amp``, and with ``checkpointing`` what that keeps. Disk: weights, average, Adam's moments.
+    Memory: weights, gradients, Adam's two moments, average, and every layer's output once; of a micro-batch, in two
+    thirds of the bytes under ``amp``, which leaves some layers in float32, and with ``checkpointing`` what that keeps.
+    Disk: weights, average, Adam's moments.
     Optimizers that keep less take less.
     """
     dataset, train = opt["datasets"]["train"], opt["train"]
@@ -110,7 +111,9 @@ def training_bytes(opt: dict[str, Any]) -> tuple[int, int]:
     averages = weights if train.get("ema_decay") else 0
     size, batch = dataset["gt_size"] // opt["scale"], dataset["batch_size_per_gpu"] // (train.get("accumulate") or 1)
     activations = _activation_bytes(network, batch, size, checkpointing=bool(train.get("checkpointing")))
-    return 4 * weights + averages + activations // (2 if train.get("amp") else 1), 3 * weights + averages
+    if train.get("amp"):
+        activations = activations * 2 // 3
+    return 4 * weights + averages + activations, 3 * weights + averages
 
 
 def _available_memory(num_gpu: Any) -> tuple[int, str]:

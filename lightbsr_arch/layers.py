@@ -128,8 +128,8 @@ def _on_cpu_step_by_step(x: Tensor) -> bool:
 class DepthwiseConv(nn.Conv2d):
     """A convolution of every channel by itself, the border padded with zeros: (B, n, h, w) -> (B, n, h, w).
 
-    In training on the CPU the bias is added by itself: its gradient within oneDNN's convolution takes a quarter of the
-    backward pass, and next to nothing as a sum of its own.
+    With gradients on the CPU the bias is added by itself: its gradient within oneDNN's convolution takes a quarter of
+    the backward pass, and next to nothing as a sum of its own.
     """
 
     def __init__(self, num_feat: int, kernel_size: int) -> None:
@@ -139,7 +139,8 @@ class DepthwiseConv(nn.Conv2d):
         if not (_on_cpu_step_by_step(x) and torch.is_grad_enabled()):
             return super().forward(x)
         assert self.bias is not None
-        return self._conv_forward(x, self.weight, None) + self.bias[:, None, None]
+        y = self._conv_forward(x, self.weight, None)
+        return y + self.bias[:, None, None].to(y.dtype)  # under autocast: that of the convolution
 
 
 def in_strips(function: Callable[[Tensor], Tensor], x: Tensor, num_pixels: int = 4096) -> Tensor:

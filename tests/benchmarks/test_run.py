@@ -180,7 +180,8 @@ def test_rows_are_measured_written_and_gone_on_with(tmp_path):
     ours = results["rows"]["student-stage-1"][OURS]
     assert 0 < ours["ratio"] and ours["seconds"]["count"] >= 1 and 0 < ours["fraction"] < 1
     assert results["ceilings"]["gmacs"] > 0 and results["machine"] and results["date"]
-    assert "not measured" in (tmp_path / "cpu.md").read_text()
+    text = (tmp_path / "cpu.md").read_text()
+    assert "not measured" in text and "Rows of 2 runs" in text
 
 
 def test_what_does_not_run_here_is_named(tmp_path, monkeypatch):
@@ -195,6 +196,21 @@ def test_what_does_not_run_here_is_named(tmp_path, monkeypatch):
     assert run.main(arguments) == 0
     results = json.loads((tmp_path / "cpu.json").read_text())["rows"]["degradation"]
     assert results["other"] == {"reason": "RuntimeError: no such instruction"} and results[OURS]["ratio"] > 0
+
+
+def test_without_the_first_form_nothing_is_compared_and_the_run_goes_on(tmp_path, monkeypatch):
+    def fail():
+        raise RuntimeError("no memory")
+
+    forms = Forms({PUBLISHED: fail, OURS: lambda: None, "hidden": lambda: None}, hidden={"hidden"})
+    monkeypatch.setitem(run.ROWS, "degradation", Row("degradation", lambda sizes, device: forms))
+    arguments = ["--sizes", "tiny", "--no-memory", "--budget", "0.01", "--out", str(tmp_path)]
+    assert run.main([*arguments, "--rows", "degradation", "student-stage-1"]) == 0
+    rows = json.loads((tmp_path / "cpu.json").read_text())["rows"]
+    assert rows["degradation"][PUBLISHED] == {"reason": "RuntimeError: no memory"}
+    assert rows["degradation"][OURS] == rows["degradation"]["hidden"]
+    assert "nothing to compare with: 'as published'" in rows["degradation"][OURS]["reason"]
+    assert rows["student-stage-1"][OURS]["ratio"] > 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory of a process: Linux alone")

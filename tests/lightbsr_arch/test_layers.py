@@ -63,6 +63,8 @@ def test_a_depthwise_convolution_is_one_in_training_too():
         strict=True,
     ):
         torch.testing.assert_close(actual, plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.float()(x.float()).dtype == torch.bfloat16  # what is added to it does not make it float32
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
