@@ -11,7 +11,6 @@ Rows besides those of the table: memory, growth, precision. What a row needs and
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -62,7 +61,7 @@ def measure_row(name: str, sizes: jobs.Sizes, device: torch.device, args: Any) -
         spread = Spread.of(values)
         results[form].update(
             seconds=spread.as_json(),
-            ratio=spread.median / statistics.median(first),
+            ratio=ratios.median,
             ratio_quartiles=[ratios.low, ratios.high],
             peak_mib=_peak(name, form, forms, sizes, device) if args.memory else None,
         )

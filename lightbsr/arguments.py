@@ -2,18 +2,28 @@
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import lightbsr
 
-from .weights import DEFAULT_WEIGHTS
+from .weights import DEFAULT_WEIGHTS, packaged_weights
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are a sentence, as all others are, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"lightbsr: error: {message} ({self.prog} --help lists what there is)\n")
 
 
 def _at_least(minimum: int) -> Callable[[str], int]:
     """The type of a command-line option that is a whole number."""
 
     def number(text: str) -> int:
-        value = int(text)
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
         if value < minimum:
             raise argparse.ArgumentTypeError(f"{value} is less than {minimum}")
         return value
@@ -89,7 +99,8 @@ def _add_upscale(commands: Any) -> None:
         "upscale",
         help="upscale images",
         description="Upscale images of any size. Bits (8 or 16), alpha, grey and colour profile are kept, orientation"
-        " is applied; one bad image does not stop the rest (exit status 1), and images whose results exist are skipped."
+        " is applied; one bad image does not stop the rest (exit status 1), and images whose results are there"
+        " already, and no older, are skipped."
         " Under torchrun each process takes its share of the images.",
     )
     command.add_argument("input", nargs="+", help="image files, folders, patterns, or - for standard input")
@@ -104,17 +115,23 @@ def _add_upscale(commands: Any) -> None:
         "--weights",
         default=DEFAULT_WEIGHTS,
         metavar="FILE",
-        help=f"a student's checkpoint, or the name of packaged weights ({DEFAULT_WEIGHTS})",
+        help=f"a student's checkpoint, or packaged weights: {', '.join(packaged_weights())} ({DEFAULT_WEIGHTS})",
     )
     command.add_argument("--format", choices=("png", "jpg", "webp", "tiff", "same"), help="of the results (png)")
     command.add_argument("--overwrite", action="store_true", help="make results anew that exist")
     command.add_argument("--self-ensemble", action="store_true", help="the mean over 8 flips: 8 times the work")
     command.add_argument(
-        "--tile", type=_tile, default="auto", metavar="N", help="side of tiles in pixels, 0 for none (by the memory)"
+        "--tile",
+        type=_tile,
+        default="auto",
+        metavar="N",
+        help="side of tiles in pixels, 0 for none; auto (default): as large as memory allows",
     )
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
-    command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(fp32)")
-    command.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch", help="(torch)")
+    command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="to compute in (fp32)")
+    command.add_argument(
+        "--engine", choices=("torch", "onnx", "openvino"), default="torch", help="what runs the network (torch)"
+    )
 
 
 def _add_prepare(commands: Any) -> None:
@@ -172,7 +189,7 @@ def _add_export(commands: Any) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; ``command`` holds the command's name."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lightbsr", description="LightBSR for BasicSR: train, test and use light blind super-resolution networks."
     )
     parser.add_argument("--version", action="version", version=f"lightbsr {lightbsr.__version__}")
@@ -216,10 +233,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "convert",
-        help="convert a checkpoint of the papers' released format",
-        description="Convert a released student or teacher of LightBSR or KDSR into a .pth of this package.",
+        help="convert a checkpoint of the papers' released format, or packaged weights",
+        description="Convert a released student or teacher of LightBSR or KDSR, or weights of ours, into a .pth or"
+        " .safetensors of this package.",
     )
-    command.add_argument("source", help="the released checkpoint")
+    command.add_argument("source", help="the checkpoint, or the name of packaged weights")
     command.add_argument("target", help="the .pth or .safetensors to write")
     command.add_argument("--kernel-basis", metavar="FILE", help="for LightBSR's teacher: its 441x15 basis")
     command.add_argument("--setting", metavar="NAME", help="for KDSR's teacher: its degradation, such as iso")

@@ -1,4 +1,7 @@
-"""Turn state dicts of the papers' released format into ours by renaming their keys; no value is changed."""
+"""Turn state dicts of the papers' released format into ours by renaming their keys; no value is changed.
+
+Those that are ours already go from one kind of file into another.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,13 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightbsr_arch import build_from_state_dict
+from lightbsr_arch import build_from_state_dict, network_options
 from lightbsr_arch.layers import encode_setting
 from lightbsr_compat import InputError, load_weights_file, nearest
 from lightbsr_data import REAL_WORLD, SETTINGS
 from lightbsr_data.settings import KERNEL_SIZE, NUM_KERNEL_COMPONENTS
 
 from .files import written_whole
+from .weights import find_weights
 
 # (pattern of the released key, our key); the first that matches the whole key is used.
 _HEAD_AND_TAIL = [
@@ -152,11 +156,20 @@ def load_kernel_basis(path: str) -> Tensor:
     return (basis if basis.shape[0] == KERNEL_SIZE**2 else basis.T).float().contiguous()
 
 
+def _is_ours(state_dict: Mapping[str, Tensor]) -> bool:
+    try:
+        network_options(state_dict)
+    except ValueError:
+        return False
+    return True
+
+
 def convert_file(source: str, target: str, *, kernel_basis_path: str | None = None, setting: str | None = None) -> str:
-    """Convert a checkpoint of the released format into a ``.pth`` with BasicSR's ``params`` key, or safetensors.
+    """Convert a checkpoint into a ``.pth`` with BasicSR's ``params`` key, or safetensors.
 
     Args:
-        source: the released checkpoint: a state dict, or one under ``params``, ``params_ema`` or ``state_dict``.
+        source: a checkpoint of the released format, or of ours (in float32 then), or the name of packaged weights: a
+            state dict, or one under ``params_ema``, ``params`` or ``state_dict``.
         target: the file to write, ``.pth`` or ``.safetensors``; replaced whole or not at all.
         kernel_basis_path: for LightBSR's teacher, the basis that it was trained with.
         setting: for KDSR's teacher, the name of its degradation setting.
@@ -167,7 +180,7 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
     Raises:
         InputError: nothing there that is known.
     """
-    checkpoint = load_weights_file(source)
+    checkpoint = load_weights_file(find_weights(source))
     for key in ("params_ema", "params", "state_dict"):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
@@ -178,9 +191,14 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
     known = (*SETTINGS, REAL_WORLD)
     if setting is not None and setting not in known:
         raise InputError(f"setting is {setting!r}, but must be the name of one{nearest(setting, known)}")
+    ours = _is_ours(checkpoint)
     try:
-        name, converted = convert_state_dict(checkpoint, kernel_basis=basis, setting=setting or "")
-        network = build_from_state_dict(converted)
+        if ours:
+            network = build_from_state_dict(checkpoint)
+            name, converted = type(network).__name__, network.state_dict()
+        else:
+            name, converted = convert_state_dict(checkpoint, kernel_basis=basis, setting=setting or "")
+            network = build_from_state_dict(converted)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{source!r} cannot be converted: {' '.join(str(error).split())[:300]}") from None
     with written_whole(target) as temporary:
@@ -195,6 +213,6 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
     if name.endswith("Teacher"):
         sentence += f"; setting {network.setting or 'unknown'}"
     missing = {"LightBSRTeacher": ("--kernel-basis", basis), "KDSRTeacher": ("--setting", setting)}.get(name)
-    if missing is not None and missing[1] is None:
+    if not ours and missing is not None and missing[1] is None:
         sentence += f"; without {missing[0]} it can super-resolve, but no student can be trained from it"
     return sentence

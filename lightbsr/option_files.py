@@ -219,7 +219,20 @@ def _registered(registry: Any, name: str) -> Any:
 
 
 class _Findings(list[str]):
-    """Sentences about one option file."""
+    """Sentences about one option file.
+
+    Attributes:
+        lacking: those about data that are not there, which leave the rest of the options to be checked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lacking: list[str] = []
+
+    @property
+    def options_are_right(self) -> bool:
+        """Whether nothing is wrong but that data are not there."""
+        return len(self) == len(self.lacking)
 
     def section(self, where: str, options: Any, spec: _Spec, *, others: bool = False) -> bool:
         """Check a section's names and types; returns whether it can be looked into further."""
@@ -267,6 +280,16 @@ class _Findings(list[str]):
             self.append(str(error))
             return None
 
+    def attempt_data(self, make: Callable[[], Any]) -> Any:
+        """Open a data set; one that several sections name is a finding once."""
+        try:
+            return make()
+        except InputError as error:
+            if str(error) not in self.lacking:
+                self.append(str(error))
+                self.lacking.append(str(error))
+            return None
+
 
 def _signature_spec(made: Any, skip: tuple[str, ...]) -> _Spec:
     """Names, types and necessity of the options of a class or function, as its signature says."""
@@ -308,7 +331,7 @@ def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str,
         scale = opt["scale"] if opt["scale"] in (1, 2, 3, 4) else 1  # a wrong one has its own finding
         prepared = {**copy.deepcopy(dataset), "scale": scale, "phase": phase.split("_")[0]}
         prepared["dataroot_gt"] = os.path.expanduser(prepared["dataroot_gt"])
-        made = findings.attempt(lambda: dataset_class(prepared))
+        made = findings.attempt_data(lambda: dataset_class(prepared))
         if made is not None:
             findings.extend(preflight.image_findings(made, full=full))
         if dataset.get("prefetch_mode") == "cpu" and not dataset.get("num_worker_per_gpu"):
@@ -398,7 +421,7 @@ def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
         findings.append("val: val_freq is missing")
 
 
-def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none", full: bool = False) -> list[str]:
+def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none", full: bool = False) -> _Findings:
     """All that is wrong with the options of an option file, a sentence each; empty where nothing is.
 
     Names and types of every section of ours are checked against what they build, then paths, datasets, checkpoints and
@@ -451,7 +474,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none"
         _check_train(findings, opt, model)
     elif opt.get("val") is None:
         findings.append("val is missing: a test option file needs this section")
-    if not findings:
+    if findings.options_are_right:
         parsed = {**opt, "is_train": is_train, "dist": launcher != "none", "rank": 0}
         parsed["world_size"] = preflight.world_size(launcher)
         if opt["num_gpu"] == "auto":
@@ -483,7 +506,8 @@ def load_checked_options(
     """
     options = load_options(path, forced)
     findings = check_options(options, is_train=is_train, launcher=launcher, full=full)
-    findings = findings or preflight.resource_findings(options, is_train=is_train)
+    if findings.options_are_right:
+        findings += preflight.resource_findings(options, is_train=is_train)
     if findings:
         raise InputError("\n".join(f"{path}: {finding}" for finding in findings))
     return options

@@ -49,7 +49,8 @@ class Run:
     def __init__(self, upscaler: Upscaler, *, show: bool) -> None:
         self._upscaler = upscaler
         self._show = show
-        self._done = self._skipped = 0
+        self._done = 0
+        self._skipped: list[str] = []
         self._failed: list[str] = []
 
     def over(self, jobs: Sequence[Job], *, overwrite: bool) -> int:
@@ -58,8 +59,9 @@ class Run:
         Returns:
             How many images failed.
         """
-        todo = [job for job in jobs if overwrite or not os.path.exists(job.target)]
-        self._skipped = len(jobs) - len(todo)
+        done = set() if overwrite else {job for job in jobs if _is_done(job)}
+        todo = [job for job in jobs if job not in done]
+        self._skipped = [job.target for job in jobs if job in done]
         try:
             with tqdm(total=len(todo), unit="image", disable=None if self._show else True) as bar:
                 for job in todo:
@@ -78,7 +80,8 @@ class Run:
     def _summary(self) -> str:
         parts = [f"{self._done} upscaled"]
         if self._skipped:
-            parts.append(f"{self._skipped} skipped, as their results exist (--overwrite makes them anew)")
+            which = f"{self._skipped[0]!r} and others" if len(self._skipped) > 1 else repr(self._skipped[0])
+            parts.append(f"{len(self._skipped)} skipped, since there is {which} already (--overwrite makes it anew)")
         if self._failed:
             parts.append(f"{len(self._failed)} failed")
         return ", ".join(parts)
@@ -109,6 +112,15 @@ class Run:
                 bar.update(done - bar.n)
 
             return self._upscaler(colour, progress=progress)
+
+
+def _is_done(job: Job) -> bool:
+    """Whether there is a result already, from whatever weights and options, that is no older than its image."""
+    try:
+        made = os.path.getmtime(job.target)
+        return job.source == STANDARD or made >= os.path.getmtime(job.source)
+    except OSError:
+        return False
 
 
 def _read_bytes(path: str) -> bytes:
@@ -175,7 +187,7 @@ def upscale(
     format: str | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Upscale images; one that cannot be does not stop the rest, and one whose result exists is skipped.
+    """Upscale images; one that cannot be does not stop the rest, and one that has a newer result is skipped.
 
     Bits (8 or 16), alpha, grey and colour profile are kept as far as the format can hold them, the orientation is
     applied. Alpha is enlarged by bicubic interpolation, and what it hides takes the nearest colour that shows, so that

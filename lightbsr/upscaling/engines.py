@@ -139,7 +139,7 @@ def _exported(module: nn.Module, input_names: Sequence[str], dynamic: Sequence[s
 
 def _require(package: str, engine: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise InputError(f"engine {engine} needs {package}, which is not installed: pip install {package}")
+        raise InputError(f"engine {engine} needs {package}, which is not installed: pip install 'lightbsr[{engine}]'")
 
 
 class OnnxEngine(GraphEngine):

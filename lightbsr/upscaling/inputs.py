@@ -13,6 +13,7 @@ from .formats import SAME, SUFFIXES, format_of, has_format
 
 STANDARD = "-"  # standard input or standard output
 SUFFIXES_READ = (*IMAGE_SUFFIXES, ".jp2", ".pbm", ".pgm", ".ppm")
+_NOT_WRITTEN = (".avif", ".bmp", ".gif", ".heic", ".jp2", ".pbm", ".pgm", ".ppm")
 
 
 class FoundImage(NamedTuple):
@@ -128,6 +129,8 @@ def plan(
         if format is None:
             format = format_of(output)
         return [Job(source, output, format_of(name) if format == SAME else format)]
+    if output.lower().endswith(_NOT_WRITTEN) and not os.path.isdir(output):
+        raise InputError(f"output {output!r} has the name of an image, but only {', '.join(SUFFIXES)} can be written")
     if os.path.lexists(output) and not os.path.isdir(output):
         raise InputError(f"output {output!r} is no folder, and its name is not that of a {', '.join(SUFFIXES)}")
     jobs: dict[str, Job] = {}

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from lightbsr.convert import convert_file, convert_state_dict, load_kernel_basis, recognise
+from lightbsr.weights import find_weights
 from lightbsr_arch import LightBSR, LightBSRTeacher, build_from_state_dict
-from lightbsr_compat import InputError
+from lightbsr_compat import InputError, load_weights_file
+from lightbsr_data import kernel_basis
 
 TOLERANCE = 1e-4
 
@@ -160,3 +162,23 @@ def test_broken_files_are_refused_and_nothing_is_written(tmp_path, released_stat
     with pytest.raises(InputError, match=r"text\.npy"):
         load_kernel_basis(str(tmp_path / "text.npy"))
     assert not target.exists()
+
+
+def test_weights_of_ours_change_their_file_alone(tmp_path):
+    target = str(tmp_path / "ours.pth")
+    sentence = convert_file("lightbsr_x4_iso", target)
+    assert sentence == f"LightBSR, x4, 321,795 trainable parameters: written to {target}"
+    written, packaged = torch.load(target)["params"], load_weights_file(find_weights("lightbsr_x4_iso"))
+    assert written.keys() == packaged.keys()
+    for key, value in packaged.items():
+        assert torch.equal(written[key], value.to(written[key].dtype)), key
+    assert all(value.dtype != torch.float16 for value in written.values())
+    assert "no student" not in convert_file(write_teacher(tmp_path), str(tmp_path / "teacher.safetensors"))
+
+
+def write_teacher(folder):
+    """Our own teacher, with its basis."""
+    sizes = dict(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6, queue_size=8)
+    teacher = LightBSRTeacher(kernel_basis=kernel_basis(), setting="iso", **sizes)
+    torch.save({"params": teacher.state_dict()}, folder / "teacher.pth")
+    return str(folder / "teacher.pth")

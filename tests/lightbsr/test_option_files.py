@@ -14,6 +14,7 @@ from lightbsr_compat import has_basicsr, load_options
 if not has_basicsr():
     pytest.skip("needs BasicSR", allow_module_level=True)
 
+from lightbsr import preflight
 from lightbsr.option_files import check_options, find_option_file, packaged_options
 from lightbsr_data import kernel_basis
 
@@ -142,6 +143,21 @@ def test_all_mistakes_are_named_at_once(options, tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and all(line.startswith("lightbsr: error: student.yml: ") for line in lines)
     assert not (tmp_path / "experiments").exists()
+
+
+def test_data_that_are_not_there_hide_nothing_else_and_are_named_once(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options["num_gpu"] = 0
+    for name in ("train", "val"):
+        options["datasets"][name]["dataroot_gt"] = "nowhere"
+    (tmp_path / "student.yml").write_text(yaml.safe_dump(options))
+    monkeypatch.setattr(preflight, "_available_memory", lambda num_gpu: (1, "this machine"))
+    assert cli.main(["check", "-opt", "student.yml"]) == 2
+    data, memory = capsys.readouterr().err.splitlines()
+    assert "'nowhere' is no folder" in data and "of memory, but this machine has" in memory
+    options["path"]["pretrain_network_teacher"] = "none.pth"
+    data, teacher = check_options(options, is_train=True)
+    assert "'nowhere' is no folder" in data and "'none.pth'" in teacher
 
 
 def test_a_queue_that_the_batch_does_not_divide(options):

@@ -105,11 +105,12 @@ def test_what_is_finished_is_skipped_and_said(tmp_path, run, photo, capsys):
     assert run(folder, "-o", out) == 0
     (out / "1_x2.png").unlink()
     (out / "2_x2.png").write_text("kept")
+    os.utime(out / "0_x2.png", (0, 0))  # older than its image, which was replaced since
     capsys.readouterr()
     assert run(folder, "-o", out) == 0
     assert (
-        "lightbsr: 1 upscaled, 2 skipped, as their results exist (--overwrite makes them anew)"
-        in capsys.readouterr().err
+        f"lightbsr: 2 upscaled, 1 skipped, since there is {str(out / '2_x2.png')!r} already"
+        " (--overwrite makes it anew)" in capsys.readouterr().err
     )
     assert names(out) == ["0_x2.png", "1_x2.png", "2_x2.png"] and (out / "2_x2.png").read_text() == "kept"
     assert run(folder, "-o", out, "--overwrite") == 0
@@ -250,6 +251,7 @@ def test_the_results_of_a_folder_are_not_upscaled_again(tmp_path, run, photo):
         (["in", "-o", "in"], "'in' is the output too"),
         (["in", "-o", "in/a.png"], "output 'in/a.png' takes one image"),
         (["in", "-o", "in/notes"], "'in/notes' is no folder"),
+        (["in/a.png", "-o", "out.bmp"], "'out.bmp' has the name of an image, but only"),
         (["in", "-o", "in/notes/out"], "output folder 'in/notes/out' cannot be made"),
         (["-", "-o", "out", "--format", "same"], "standard input has no name"),
         (["in", "-o", "out", "--device", "abacus"], "device 'abacus' cannot be used"),
@@ -270,6 +272,8 @@ def test_odd_options_are_refused(run, capsys, arguments):
     with pytest.raises(SystemExit) as exit_:
         run("a.png", "-o", "out", *arguments)
     assert exit_.value.code == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("lightbsr: error: argument --") and arguments[1] in sentence
 
 
 def test_a_link_to_itself_is_one_bad_file(tmp_path, run, photo, capsys):
