@@ -26,6 +26,10 @@ _META_INFO_LINE = re.compile(r"(?P<name>.+?)(?: \((?P<height>\d+),(?P<width>\d+)
 _Entry = tuple[str, tuple[int, int] | None]  # name, and (height, width) where known
 
 
+class MissingImages(InputError):
+    """The folder of a data set's images is not there; all that the data set says besides is right."""
+
+
 def _stem(name: str) -> str:
     return os.path.splitext(os.path.basename(name))[0]
 
@@ -150,7 +154,7 @@ class HRImages:
         if io_backend not in ("disk", "lmdb"):
             raise InputError(f"io_backend type is {io_backend!r}{nearest(io_backend, ('disk', 'lmdb'))}")
         if not os.path.isdir(dataroot):
-            raise InputError(f"dataroot_gt {dataroot!r} is no folder")
+            raise MissingImages(f"dataroot_gt {dataroot!r} is no folder")
         if io_backend == "lmdb":
             if meta_info_file is not None:
                 raise InputError(f"meta_info_file {meta_info_file!r} goes with io_backend disk; an LMDB has its own")

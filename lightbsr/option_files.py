@@ -20,6 +20,7 @@ from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher, network_
 from lightbsr_compat import InputError, load_options, load_weights_file, nearest
 from lightbsr_compat.training import load_training_state
 from lightbsr_data import BlindBenchmarkDataset, DegradationPriorDataset
+from lightbsr_data.images import MissingImages
 from lightbsr_models.adversarial_model import AdversarialModel
 from lightbsr_models.two_stage_model import TwoStageModel, check_same, pick_state_dict
 
@@ -222,7 +223,7 @@ class _Findings(list[str]):
     """Sentences about one option file.
 
     Attributes:
-        lacking: those about data that are not there, which leave the rest of the options to be checked.
+        lacking: those about images that are not there, which leave the rest of the options to be checked.
     """
 
     def __init__(self) -> None:
@@ -231,7 +232,7 @@ class _Findings(list[str]):
 
     @property
     def options_are_right(self) -> bool:
-        """Whether nothing is wrong but that data are not there."""
+        """Whether nothing is wrong but that images are not there."""
         return len(self) == len(self.lacking)
 
     def section(self, where: str, options: Any, spec: _Spec, *, others: bool = False) -> bool:
@@ -281,13 +282,13 @@ class _Findings(list[str]):
             return None
 
     def attempt_data(self, make: Callable[[], Any]) -> Any:
-        """Open a data set; one that several sections name is a finding once."""
+        """Open a data set; images that are not there are a finding once, whichever sections name them."""
         try:
             return make()
         except InputError as error:
             if str(error) not in self.lacking:
                 self.append(str(error))
-                self.lacking.append(str(error))
+                self.lacking += [str(error)] * isinstance(error, MissingImages)
             return None
 
 

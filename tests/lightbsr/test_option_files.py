@@ -158,6 +158,9 @@ def test_data_that_are_not_there_hide_nothing_else_and_are_named_once(options, t
     options["path"]["pretrain_network_teacher"] = "none.pth"
     data, teacher = check_options(options, is_train=True)
     assert "'nowhere' is no folder" in data and "'none.pth'" in teacher
+    options["datasets"]["train"]["gt_size"] = 2  # what follows from it is not looked into
+    size, data = check_options(options, is_train=True)
+    assert "gt_size is 2" in size and "'nowhere' is no folder" in data
 
 
 def test_a_queue_that_the_batch_does_not_divide(options):
