@@ -90,12 +90,14 @@ def markdown(results: dict[str, Any], device: str) -> str:
     parts = [table(results, device)]
     if results:
         best, sizes = results["ceilings"], results["sizes"]
-        once, several = "Ceilings measured in the same run", f"Rows of {results['runs']} runs; ceilings of the last one"
+        ceilings = "Ceilings measured in the same run"
+        if results["runs"] > 1:
+            ceilings = f"Rows of {results['runs']} runs; ceilings of the last one"
         parts.insert(
             0,
             f"{results['machine']}; {results['versions']}; {results['date']}; batch {sizes['batch']}, {sizes['views']}"
             f" views, LR {sizes['lr']}x{sizes['lr']}, inference {sizes['image']}x{sizes['image']}."
-            f" {once if results['runs'] == 1 else several}: {best['gmacs']:.0f} GMAC/s (float32 matrix product),"
+            f" {ceilings}: {best['gmacs']:.0f} GMAC/s (float32 matrix product),"
             f" {best['gigabytes']:.0f} GB/s (copy)." + (f" Network: {sizes['network']}." if sizes["network"] else ""),
         )
     parts += ["### Options of training (student, stage 2)", options_table(results)]

@@ -57,7 +57,8 @@ def measure_row(name: str, sizes: jobs.Sizes, device: torch.device, args: Any) -
     first = [value * forms.factors.get(baseline, 1.0) for value in times[baseline]]
     for form, values in times.items():
         values = [value * forms.factors.get(form, 1.0) for value in values]
-        ratios = Spread.of([a / b for a, b in zip(values, first, strict=False)])  # a slow form is measured once
+        # strict=False: a form that is too slow for the budget has one value, the others one a round.
+        ratios = Spread.of([a / b for a, b in zip(values, first, strict=False)])
         spread = Spread.of(values)
         results[form].update(
             seconds=spread.as_json(),

@@ -27,7 +27,7 @@ _Entry = tuple[str, tuple[int, int] | None]  # name, and (height, width) where k
 
 
 class MissingImages(InputError):
-    """The folder of a data set's images is not there; all that the data set says besides is right."""
+    """The folder of a data set's images is not there."""
 
 
 def _stem(name: str) -> str:

@@ -219,7 +219,7 @@ def _registered(registry: Any, name: str) -> Any:
     return next((registry.get(n) for n in (name, f"{name}_basicsr") if n in registry), None)
 
 
-class _Findings(list[str]):
+class Findings(list[str]):
     """Sentences about one option file.
 
     Attributes:
@@ -281,15 +281,21 @@ class _Findings(list[str]):
             self.append(str(error))
             return None
 
+    def lack(self, sentence: str) -> None:
+        """Name images that are not there, once, whichever sections name them."""
+        if sentence not in self.lacking:
+            self.append(sentence)
+            self.lacking.append(sentence)
+
     def attempt_data(self, make: Callable[[], Any]) -> Any:
-        """Open a data set; images that are not there are a finding once, whichever sections name them."""
+        """Open a data set of ours, which looks at its other options before it looks for images."""
         try:
             return make()
+        except MissingImages as error:
+            self.lack(str(error))
         except InputError as error:
-            if str(error) not in self.lacking:
-                self.append(str(error))
-                self.lacking += [str(error)] * isinstance(error, MissingImages)
-            return None
+            self.append(str(error))
+        return None
 
 
 def _signature_spec(made: Any, skip: tuple[str, ...]) -> _Spec:
@@ -310,7 +316,7 @@ _NOT_IN_FILES = ("num_prior", "kernel_basis", "setting")
 _OUR_NETWORKS = tuple(network.__name__ for network in (KDSR, KDSRTeacher, LightBSR, LightBSRTeacher))
 
 
-def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str, Any], full: bool) -> None:
+def _check_dataset(findings: Findings, phase: str, dataset: Any, opt: dict[str, Any], full: bool) -> None:
     where = f"datasets: {phase}"
     if not isinstance(dataset, dict) or not isinstance(dataset.get("type"), str):
         findings.append(f"{where}: type is missing")
@@ -347,14 +353,14 @@ def _check_dataset(findings: _Findings, phase: str, dataset: Any, opt: dict[str,
                 )
 
 
-def _check_real_esrgan(findings: _Findings, where: str, dataset: dict[str, Any], loader: _Spec) -> None:
+def _check_real_esrgan(findings: Findings, where: str, dataset: dict[str, Any], loader: _Spec) -> None:
     """BasicSR's ``RealESRGANDataset``, which itself names neither the option nor the file that is missing."""
     spec = {**_DATASET, **loader, **_REAL_ESRGAN}
     if not findings.section(where, dataset, spec):
         return
     root, on_disk = os.path.expanduser(dataset["dataroot_gt"]), dataset["io_backend"].get("type") == "disk"
     if not os.path.isdir(root):
-        findings.append(f"{where}: dataroot_gt {root!r} is no folder")
+        findings.lack(f"dataroot_gt {root!r} is no folder")
     elif on_disk and not os.path.isfile(dataset.get("meta_info") or ""):
         findings.append(
             f"{where}: meta_info is {dataset.get('meta_info')!r}, but must be a file with the name of an image on every"
@@ -364,7 +370,7 @@ def _check_real_esrgan(findings: _Findings, where: str, dataset: dict[str, Any],
         findings.append(f"{where}: dataroot_gt {root!r} is no LMDB: it holds no meta_info.txt")
 
 
-def _check_weights(findings: _Findings, opt: dict[str, Any]) -> None:
+def _check_weights(findings: Findings, opt: dict[str, Any]) -> None:
     """Whether the checkpoints that the file names exist and fit the network."""
     path = opt["path"].get("pretrain_network_g")
     if path is None:
@@ -387,7 +393,7 @@ def _check_weights(findings: _Findings, opt: dict[str, Any]) -> None:
         findings.append(f"no such checkpoint file: {path!r}")
 
 
-def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
+def _check_train(findings: Findings, opt: dict[str, Any], model: Any) -> None:
     said: Any = opt.get("train") or {}
     optional = [name for name in getattr(model, "optional_losses", ()) if name in said]  # ~ says it, silence does not
     losses = {name: (dict, name not in optional) for name in getattr(model, "loss_options", ())}
@@ -422,7 +428,7 @@ def _check_train(findings: _Findings, opt: dict[str, Any], model: Any) -> None:
         findings.append("val: val_freq is missing")
 
 
-def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none", full: bool = False) -> _Findings:
+def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none", full: bool = False) -> Findings:
     """All that is wrong with the options of an option file, a sentence each; empty where nothing is.
 
     Names and types of every section of ours are checked against what they build, then paths, datasets, checkpoints and
@@ -434,7 +440,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none"
         launcher: how the processes are started, as on the command line.
         full: read all images instead of a sample.
     """
-    findings = _Findings()
+    findings = Findings()
     networks = {name: (dict, False) for name in opt if str(name).startswith("network_")}
     if not findings.section("", opt, {**networks, **_TOP}):
         return findings
@@ -484,7 +490,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none"
     return findings
 
 
-def _check_together(findings: _Findings, opt: dict[str, Any], model: Any, *, is_train: bool) -> None:
+def _check_together(findings: Findings, opt: dict[str, Any], model: Any, *, is_train: bool) -> None:
     """What only makes sense once every section is right by itself."""
     _check_weights(findings, opt)
     if not is_train:

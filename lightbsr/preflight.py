@@ -102,8 +102,7 @@ def training_bytes(opt: dict[str, Any]) -> tuple[int, int]:
 
     Memory: weights, gradients, Adam's two moments, average, and every layer's output once; of a micro-batch, in two
     thirds of the bytes under ``amp``, which leaves some layers in float32, and with ``checkpointing`` what that keeps.
-    Disk: weights, average, Adam's moments.
-    Optimizers that keep less take less.
+    Disk: weights, average, Adam's moments. Optimizers that keep less take less.
     """
     dataset, train = opt["datasets"]["train"], opt["train"]
     network = build_on_meta(ARCH_REGISTRY.get(opt["network_g"]["type"]), opt["network_g"])

@@ -43,6 +43,7 @@ def start_from_teacher(student: nn.Module, teacher: nn.Module) -> None:
                 f"the teacher's {key} is {shapes[0]}, but the student's network_g makes it {shapes[1]}:"
                 " give network_g the teacher's sizes"
             )
+    # strict=False: the estimator's first layer stays the student's own; that nothing else is missing is asserted.
     missing, unexpected = student.load_state_dict(weights, strict=False)
     assert set(missing) == own and not unexpected
 

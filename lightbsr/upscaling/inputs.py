@@ -13,7 +13,7 @@ from .formats import SAME, SUFFIXES, format_of, has_format
 
 STANDARD = "-"  # standard input or standard output
 SUFFIXES_READ = (*IMAGE_SUFFIXES, ".jp2", ".pbm", ".pgm", ".ppm")
-_NOT_WRITTEN = (".avif", ".bmp", ".gif", ".heic", ".jp2", ".pbm", ".pgm", ".ppm")
+_NOT_WRITTEN = (".avif", ".gif", ".heic", *(suffix for suffix in SUFFIXES_READ if not has_format("x" + suffix)))
 
 
 class FoundImage(NamedTuple):

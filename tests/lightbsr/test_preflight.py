@@ -31,6 +31,15 @@ def test_estimate_is_near_what_a_step_keeps(amp):
     assert estimate(amp=amp) == pytest.approx(kept[0] - weights, rel=0.5)
 
 
+def test_mixed_precision_is_not_promised_more_than_it_saves():
+    network, lq = LightBSR(upscale=4, **SIZES).train(), torch.rand(4, 3, 16, 16)
+    with kept_bytes() as plain:
+        network(lq)
+    with kept_bytes() as mixed, torch.autocast("cpu", torch.bfloat16):
+        network(lq)
+    assert mixed[0] / plain[0] <= estimate(amp="bf16") / estimate() <= 1.3 * mixed[0] / plain[0]
+
+
 @pytest.mark.parametrize("kind", ["lightbsr_student_x4_iso", "kdsr_student_M_x4_iso"])
 def test_estimate_knows_the_options_for_memory(kind):
     plain = estimate(kind)

@@ -39,8 +39,8 @@ def _compare(_rank, engine, path, images):
     "name", ["lightbsr", pytest.param("kdsr", marks=pytest.mark.slow), pytest.param("plain", marks=pytest.mark.slow)]
 )
 def test_engines_are_torch(name, engine, weights, photo):
-    """In a process of its own: where OpenVINO has run, a data-loading worker before it, the next process that ends
-    takes the tests' process down with it."""
+    """In a process of its own: one that had data-loading workers and then ran OpenVINO crashes when its next child
+    ends."""
     require(engine)
     images = [photo(1, *size).astype(np.float32) / 255 for size in ((1, 1), (30, 41), (150, 131))]  # the last is tiled
     mp.spawn(_compare, args=(engine, weights[name], images), nprocs=1)
