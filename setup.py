@@ -15,17 +15,19 @@ setup(
     package_dir={"lightbsr_data": "data", "lightbsr.options": "options"},
     packages=[
         "lightbsr",
-        "lightbsr.benchmark",
+        "lightbsr.evaluation",
         "lightbsr.options",
+        "lightbsr.training",
         "lightbsr.upscaling",
         "lightbsr_arch",
         "lightbsr_compat",
         "lightbsr_data",
         "lightbsr_models",
     ],
+    py_modules=["lightbsr_cli"],
     package_data={
         "lightbsr": ["protocols/*.yml", "papers/*.yml", "weights/*.safetensors"],
-        "lightbsr.benchmark": ["report.html"],
+        "lightbsr.evaluation": ["report.html"],
         "lightbsr.options": ["train/*.yml", "test/*.yml", "ablation/*.yml"],
     },
     install_requires=[
@@ -52,5 +54,5 @@ setup(
         "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image", "build"],
         "docs": ["mkdocs-material>=9.5,<10"],
     },
-    entry_points={"console_scripts": ["lightbsr = lightbsr.cli:main"]},
+    entry_points={"console_scripts": ["lightbsr = lightbsr_cli:main"]},
 )

@@ -10,7 +10,7 @@ from as_published import StudentTraining, TeacherTraining
 from torch import Tensor
 
 import lightbsr  # noqa: F401  (registers the models)
-from lightbsr.option_files import packaged_options
+from lightbsr.packaged import packaged_options
 from lightbsr_arch import LightBSR, LightBSRTeacher
 from lightbsr_compat import load_options
 from lightbsr_data import kernel_basis

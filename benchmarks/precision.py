@@ -7,8 +7,8 @@ import torch
 from basicsr.metrics import calculate_psnr
 from basicsr.utils import tensor2img
 
-from lightbsr.upscaler import load_network
-from lightbsr.weights import find_weights
+from lightbsr.packaged import find_weights
+from lightbsr.upscaling.upscaler import load_network
 from lightbsr_data import BlindBenchmarkDataset
 from lightbsr_models.precision import Autocast
 

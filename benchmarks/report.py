@@ -8,7 +8,7 @@ from precision import MOST, SIGMA
 from rows import OPTIONS, OURS, PUBLISHED, ROWS
 
 from lightbsr_compat import InputError
-from lightbsr_compat.files import written_whole
+from lightbsr_compat.files import atomic_write
 
 NOT_MEASURED = "not measured"
 
@@ -143,5 +143,5 @@ def write_into(path: Path, device: str, text: str) -> None:
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise InputError(f"{str(path)!r} has no place for these figures: {begin} and {end} are missing")
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         Path(temporary).write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")

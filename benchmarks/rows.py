@@ -18,8 +18,8 @@ from jobs import OurTraining, PublishedTraining, Sizes, make_student
 from machine import Elsewhere
 from torch import Tensor
 
-from lightbsr.upscaler import Upscaler
 from lightbsr.upscaling.memory import keep_freed_memory
+from lightbsr.upscaling.upscaler import Upscaler
 from lightbsr_compat import InputError
 from lightbsr_data import ClassicDegradation, DegradationPriorDataset, gaussian_kernels, kernel_basis, priors
 

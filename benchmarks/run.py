@@ -30,7 +30,7 @@ from rows import ROWS, Forms, upscale_as_the_command
 from timing import Spread, interleaved
 
 from lightbsr_compat import InputError
-from lightbsr_compat.files import written_whole
+from lightbsr_compat.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ("memory", "growth", "precision")
@@ -155,12 +155,12 @@ def run(args: Any) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
 
 
 def _write_plot(path: Path, series: list[dict[str, Any]]) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         cv2.imwrite(temporary, growth_plot(series))
 
 

@@ -14,7 +14,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightbsr_compat import InputError, nearest
+from lightbsr_compat import InputError, did_you_mean
 
 from .degradations import degrade
 from .images import HRImages
@@ -132,7 +132,7 @@ def parse_fixed_degradation(degradation: Any) -> dict[str, float]:
     degradation = {key: value for key, value in degradation.items() if value is not None}
     for key, value in degradation.items():
         if key not in _DEGRADATION_KEYS:
-            raise InputError(f"degradation has an unknown entry {key!r}{nearest(key, _DEGRADATION_KEYS)}")
+            raise InputError(f"degradation has an unknown entry {key!r}{did_you_mean(key, _DEGRADATION_KEYS)}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InputError(f"degradation {key} is {value!r}, but must be a number")
     kernel = {key: float(value) for key, value in degradation.items() if key != "noise_sigma"}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightbsr_compat import InputError, nearest, require_basicsr
+from lightbsr_compat import InputError, did_you_mean, require_basicsr
 
 from .degradations import ClassicDegradation
 from .priors import SECOND_ORDER_PRIOR_CHANNELS, classic_as_second_order, degradation_prior, second_order_prior
@@ -171,7 +171,7 @@ def build_degrader(opt: dict[str, Any]) -> Degrader:
     name, dataset = dataset_opt.get("degradation"), dataset_opt["type"].removesuffix("_basicsr")
     known = {**dict.fromkeys(SETTINGS, "DegradationPriorDataset"), REAL_WORLD: "RealESRGANDataset"}
     if name not in known:
-        raise InputError(f"degradation is {name!r}, but must be the name of a setting{nearest(str(name), known)}")
+        raise InputError(f"degradation is {name!r}, but must be the name of a setting{did_you_mean(str(name), known)}")
     if dataset != known[name]:
         raise InputError(f"datasets: train: type is {dataset!r}, but degradation {name!r} needs {known[name]!r}")
     sharpen = bool(opt["train"].get("usm_targets"))

@@ -18,7 +18,7 @@ import lmdb
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lightbsr_compat import InputError, nearest, require_basicsr
+from lightbsr_compat import InputError, did_you_mean, require_basicsr
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _META_INFO_LINE = re.compile(r"(?P<name>.+?)(?: \((?P<height>\d+),(?P<width>\d+),\d+\)(?: \d+)?)?")
@@ -152,7 +152,7 @@ class HRImages:
         self.io_backend = io_backend
         self._client: Any = None  # opened in the process that reads: an LMDB must not be shared over a fork
         if io_backend not in ("disk", "lmdb"):
-            raise InputError(f"io_backend type is {io_backend!r}{nearest(io_backend, ('disk', 'lmdb'))}")
+            raise InputError(f"io_backend type is {io_backend!r}{did_you_mean(io_backend, ('disk', 'lmdb'))}")
         if not os.path.isdir(dataroot):
             raise MissingImages(f"dataroot_gt {dataroot!r} is no folder")
         if io_backend == "lmdb":

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightbsr_compat import InputError, nearest, require_basicsr
+from lightbsr_compat import InputError, did_you_mean, require_basicsr
 
 from .degradations import blur, to_8_bit
 
@@ -111,12 +111,12 @@ def parse_orders(options: Any) -> tuple[OrderRanges, OrderRanges]:
     orders = {"first": FIRST_ORDER, "second": SECOND_ORDER}
     for order, given in options.items():
         if order not in orders:
-            raise InputError(f"second_order has an unknown entry {order!r}{nearest(order, orders)}")
+            raise InputError(f"second_order has an unknown entry {order!r}{did_you_mean(order, orders)}")
         if not isinstance(given, dict):
             raise InputError(f"second_order {order} is {given!r}, but must be a section")
         for name in given:
             if name not in known:
-                raise InputError(f"second_order {order} has an unknown option {name!r}{nearest(name, known)}")
+                raise InputError(f"second_order {order} has an unknown option {name!r}{did_you_mean(name, known)}")
         orders[order] = OrderRanges(**{**vars(orders[order]), **given})
     return orders["first"], orders["second"]
 

@@ -6,7 +6,7 @@ Source: LightBSR (ICCV 2025), Sec. 4.1 (Setting 1 = ``iso``, Setting 2 = ``aniso
 import math
 from dataclasses import dataclass
 
-from lightbsr_compat import InputError, nearest
+from lightbsr_compat import InputError, did_you_mean
 
 KERNEL_SIZE = 21
 NUM_KERNEL_COMPONENTS = 15
@@ -59,5 +59,5 @@ def get_setting(name: str) -> DegradationSetting:
         InputError: there is none; names the nearest.
     """
     if name not in SETTINGS:
-        raise InputError(f"degradation is {name!r}, but must be the name of a setting{nearest(name, SETTINGS)}")
+        raise InputError(f"degradation is {name!r}, but must be the name of a setting{did_you_mean(name, SETTINGS)}")
     return SETTINGS[name]

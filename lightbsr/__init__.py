@@ -1,16 +1,18 @@
 """LightBSR and KDSR for BasicSR: importing this registers all networks, models, losses and datasets."""
 
+import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-import lightbsr_data  # noqa: F401
-from lightbsr_compat import has_basicsr
+if "lightbsr_cli" not in sys.modules:  # the command line imports what its command needs, and no more
+    import lightbsr_data  # noqa: F401
+    from lightbsr_compat import has_basicsr
 
-if has_basicsr():
-    import lightbsr_models  # noqa: F401
+    if has_basicsr():
+        import lightbsr_models  # noqa: F401
 
 if TYPE_CHECKING:
-    from .upscaler import Upscaler
+    from .upscaling.upscaler import Upscaler
 
 __version__ = metadata.version("lightbsr")
 __all__ = ["Upscaler", "__version__"]
@@ -18,7 +20,7 @@ __all__ = ["Upscaler", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "Upscaler":  # imported when it is asked for
-        from .upscaler import Upscaler
+        from .upscaling.upscaler import Upscaler
 
         return Upscaler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

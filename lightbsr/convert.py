@@ -3,6 +3,7 @@
 Those that are ours already go from one kind of file into another.
 """
 
+import argparse
 import re
 from collections.abc import Mapping
 
@@ -13,12 +14,12 @@ from torch import Tensor
 
 from lightbsr_arch import build_from_state_dict, network_options
 from lightbsr_arch.layers import encode_setting
-from lightbsr_compat import InputError, load_weights_file, nearest
+from lightbsr_compat import InputError, did_you_mean, load_weights_file
 from lightbsr_data import REAL_WORLD, SETTINGS
 from lightbsr_data.settings import KERNEL_SIZE, NUM_KERNEL_COMPONENTS
 
-from .files import written_whole
-from .weights import find_weights
+from .files import atomic_write
+from .packaged import find_weights
 
 # (pattern of the released key, our key); the first that matches the whole key is used.
 _HEAD_AND_TAIL = [
@@ -190,7 +191,7 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
     basis = None if kernel_basis_path is None else load_kernel_basis(kernel_basis_path)
     known = (*SETTINGS, REAL_WORLD)
     if setting is not None and setting not in known:
-        raise InputError(f"setting is {setting!r}, but must be the name of one{nearest(setting, known)}")
+        raise InputError(f"setting is {setting!r}, but must be the name of one{did_you_mean(setting, known)}")
     ours = _is_ours(checkpoint)
     try:
         if ours:
@@ -201,7 +202,7 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
             network = build_from_state_dict(converted)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{source!r} cannot be converted: {' '.join(str(error).split())[:300]}") from None
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         if target.endswith(".safetensors"):
             save_file(
                 {key: value.clone(memory_format=torch.contiguous_format) for key, value in converted.items()}, temporary
@@ -216,3 +217,17 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
     if not ours and missing is not None and missing[1] is None:
         sentence += f"; without {missing[0]} it can super-resolve, but no student can be trained from it"
     return sentence
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("source", help="the checkpoint, or the name of packaged weights")
+    parser.add_argument("target", help="the .pth or .safetensors to write")
+    parser.add_argument("--kernel-basis", metavar="FILE", help="for LightBSR's teacher: its 441x15 basis")
+    parser.add_argument("--setting", metavar="NAME", help="for KDSR's teacher: its degradation, such as iso")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    print(convert_file(args.source, args.target, kernel_basis_path=args.kernel_basis, setting=args.setting))
+    return 0

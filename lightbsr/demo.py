@@ -4,6 +4,7 @@ Nothing here is special: it makes an LMDB, then runs ``lightbsr train`` and ``li
 files, as a user would, in a folder of its own.
 """
 
+import argparse
 import importlib.util
 import os
 import subprocess
@@ -14,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lightbsr_compat import InputError
+from lightbsr_compat import InputError, require_basicsr
 
-from .files import written_whole
+from .files import atomic_write
 from .pictures import labelled
 from .prepare import prepare
 from .sub_images import Cutting
@@ -107,7 +108,7 @@ def _compare(folder: Path) -> str:
                 (gt, "HR"),
             )
         ]
-        with written_whole(str(folder / f"compare_sigma{sigma}.png")) as temporary:
+        with atomic_write(str(folder / f"compare_sigma{sigma}.png")) as temporary:
             cv2.imwrite(temporary, np.hstack(panels))
     return "\n".join(rows)
 
@@ -136,3 +137,15 @@ def demo(output: str, *, forced: Sequence[str] = ()) -> None:
     print(table)
     shown = os.path.relpath(folder)
     print(f"\npictures: {shown}/compare_sigma*.png; training logs: {shown}/experiments/*/*.log")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="new folder for everything (demo)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    require_basicsr("lightbsr demo")
+    demo(args.output)
+    return 0

@@ -1,5 +1,6 @@
 """``lightbsr export``: a student's weights as an ONNX model, compared with PyTorch before it is written."""
 
+import argparse
 import copy
 import os
 from collections.abc import Iterator
@@ -8,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import lightbsr
-from lightbsr_compat import InputError, written_whole
+from lightbsr_compat import InputError, atomic_write
 
 from .export import DEFAULT_OPSET, require_onnx, to_onnx
-from .upscaler import load_network
-from .weights import find_weights
+from .packaged import find_weights
+from .upscaling.upscaler import load_network
 
 # What a model may differ from PyTorch's float32, as a part of white (1) or of the largest value where that is larger.
 # fp16's unit of rounding is 2^-11 = 4.9e-4, and it rounds in every layer: networks of the papers' sizes with random
@@ -108,10 +109,26 @@ def export_file(weights: str, target: str, *, precision: str = "fp32", opset: in
                 f" white ({size}), but {TOLERANCES[precision]:g} is allowed: nothing was written{way_out}"
             )
         largest = max(largest, difference)
-    with written_whole(target) as temporary, open(temporary, "wb") as file:
+    with atomic_write(target) as temporary, open(temporary, "wb") as file:
         file.write(model)
     return (
         f"{name}, x{scale}, {precision}, opset {opset}: written to {target}; at {len(_SIZES)} sizes and batches of"
         f" {' and '.join(map(str, _BATCHES))} it differs from PyTorch by at most {largest:.1e} of white"
         f" ({255 * largest:.2g} grey levels of 255)"
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--weights", required=True, metavar="FILE", help="a student's checkpoint, or packaged")
+    parser.add_argument("--onnx", required=True, metavar="FILE", help="the .onnx to write")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="fp32 (default) or fp16")
+    parser.add_argument(
+        "--opset", type=int, default=18, metavar="N", help="version of ONNX's operator set, 18 (default) to 22"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    print(export_file(args.weights, args.onnx, precision=args.precision, opset=args.opset))
+    return 0

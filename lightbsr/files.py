@@ -4,9 +4,9 @@ import hashlib
 import os
 from collections.abc import Iterable
 
-from lightbsr_compat import written_whole
+from lightbsr_compat import atomic_write
 
-__all__ = ["sha256_file", "sha256_files", "written_whole"]
+__all__ = ["atomic_write", "sha256_file", "sha256_files"]
 
 
 def sha256_file(path: str) -> str:

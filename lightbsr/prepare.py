@@ -9,6 +9,7 @@ All work is done in ``TARGET.unfinished``, which becomes ``TARGET`` when everyth
 the options and the SHA-256 of every image and, in the end, of the LMDB's content.
 """
 
+import argparse
 import collections
 import contextlib
 import dataclasses
@@ -25,10 +26,11 @@ from typing import Any, TypeVar
 import lmdb
 from tqdm import tqdm
 
+from lightbsr_cli import at_least
 from lightbsr_compat import InputError, remove_unfinished
 from lightbsr_data.images import check_lmdb, decode_image
 
-from .files import sha256_file, written_whole
+from .files import atomic_write, sha256_file
 from .sub_images import Cutting, SourceImage, SubImage, find_images, inspect_image, read_bytes, refuse_all
 
 MANIFEST = "manifest.json"
@@ -97,7 +99,7 @@ def _inspect_all(
 
 
 def _write_manifest(folder: str, content: dict[str, Any]) -> None:
-    with written_whole(os.path.join(folder, MANIFEST)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with atomic_write(os.path.join(folder, MANIFEST)) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
 
 
@@ -254,7 +256,7 @@ def _finish(work: str, sources: list[SourceImage], cutting: Cutting, content: di
     """Write what says that everything is there."""
     meta_info = _meta_info(sources, cutting)
     content["content_sha256"] = _content_sha256(work, meta_info.count("\n"))
-    with written_whole(os.path.join(work, "meta_info.txt")) as temporary:
+    with atomic_write(os.path.join(work, "meta_info.txt")) as temporary:
         Path(temporary).write_text(meta_info, encoding="ascii")
     _write_manifest(work, content)
     remove_unfinished(work)
@@ -350,3 +352,48 @@ def _summary(target: str, sources: list[SourceImage], content: dict[str, Any]) -
         f"{target}: {entries:,} entries of {len(sources):,} images, {_size(target) / _GIB:.2f} GiB, content SHA-256"
         f" {content['content_sha256']}"
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("source", metavar="SRC", help="folder of HR images; its sub-folders are looked into")
+    parser.add_argument("target", nargs="?", metavar="DST.lmdb", help="the LMDB to make")
+    parser.add_argument(
+        "--size", type=at_least(0), default=480, metavar="PIXELS", help="side of a sub-image (480); 0: whole images"
+    )
+    parser.add_argument(
+        "--step", type=at_least(1), metavar="PIXELS", help="from one sub-image to the next (half of --size)"
+    )
+    parser.add_argument(
+        "--thresh",
+        type=at_least(0),
+        default=0,
+        metavar="PIXELS",
+        help="leave out narrower strips at the edge (0)",
+    )
+    parser.add_argument(
+        "--min-side", type=at_least(1), default=256, metavar="PIXELS", help="refuse smaller images; gt_size (256)"
+    )
+    parser.add_argument(
+        "--compression", type=at_least(0), default=1, metavar="0-9", help="PNG's level: 1 (default) is fast, 9 small"
+    )
+    parser.add_argument("--workers", type=at_least(1), metavar="N", help="threads (default: one a core)")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="write nothing; compare DST.lmdb, which may stand alone, and SRC with the checksums in DST.lmdb",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    if args.verify:
+        source, target = (args.source, args.target) if args.target else (None, args.source)
+        print(verify(target, source, workers=args.workers))
+        return 0
+    if args.target is None:
+        raise InputError(f"prepare {args.source!r} needs a second path: the .lmdb to make")
+    step = args.step or max(1, args.size // 2)
+    cutting = Cutting(size=args.size, step=step, thresh=args.thresh, compression=args.compression)
+    print(prepare(args.source, args.target, cutting=cutting, min_side=args.min_side, workers=args.workers))
+    return 0

@@ -19,21 +19,21 @@ from typing import Any
 import torch
 import yaml
 
-from .errors import InputError, nearest
-from .files import load_weights_file, remove_unfinished, replaced, save_whole, written_whole
+from .errors import InputError, did_you_mean
+from .files import atomic_save, atomic_write, load_weights_file, remove_unfinished, replaced
 
 __all__ = [
     "InputError",
     "OptionLoader",
+    "atomic_save",
+    "atomic_write",
+    "did_you_mean",
     "has_basicsr",
     "load_options",
     "load_weights_file",
-    "nearest",
     "remove_unfinished",
     "require_basicsr",
-    "save_whole",
     "split_force_yml",
-    "written_whole",
 ]
 
 
@@ -109,7 +109,7 @@ def _with_base(path: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         if name not in packaged:
             raise InputError(
                 f"option file {path!r}: base is {name!r}, but must be the name of a packaged option file or a path"
-                f" from this file's folder{nearest(str(name), packaged)}"
+                f" from this file's folder{did_you_mean(str(name), packaged)}"
             )
         base = packaged[name]
     if os.path.realpath(base) in (*seen, os.path.realpath(path)):

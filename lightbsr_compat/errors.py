@@ -8,7 +8,7 @@ class InputError(ValueError):
     """Something that the user can mend: one sentence with the value, the rule and the file; shown without traceback."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the known name nearest to ``name``, or '; known: ...' where none is near."""
     known = sorted(known)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)

@@ -45,7 +45,7 @@ def load_weights_file(path: str | os.PathLike[str]) -> Any:
 
 
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[str]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[str]:
     """Give a temporary path beside ``path``; on leaving without an error it becomes ``path``, else it is removed.
 
     Whatever the moment of a crash, ``path`` is the whole old file or the whole new one: the data is on the disk before
@@ -89,7 +89,7 @@ def _sync(path: str) -> None:
         os.close(descriptor)
 
 
-def save_whole(content: Any, path: str | os.PathLike[str]) -> None:
+def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
     """``torch.save``, whole or not at all.
 
     Raises:
@@ -98,12 +98,12 @@ def save_whole(content: Any, path: str | os.PathLike[str]) -> None:
     # In memory first: PyTorch's own writer turns a full disk into an abort of the process.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         file.write(buffer.getbuffer())
 
 
 def remove_unfinished(folder: str) -> None:
-    """Remove what killed processes left of files that they were writing with ``written_whole``."""
+    """Remove what killed processes left of files that they were writing with ``atomic_write``."""
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         if name.startswith(_UNFINISHED):
             with contextlib.suppress(FileNotFoundError):

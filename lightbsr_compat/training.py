@@ -34,7 +34,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from .errors import InputError
-from .files import load_weights_file, remove_unfinished, replaced, save_whole
+from .files import atomic_save, load_weights_file, remove_unfinished, replaced
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: training was stopped by a signal and has saved; --auto_resume goes on
 _SECOND_SIGNAL_AFTER = 1.0  # seconds; a launcher passes on the signal that the terminal has already sent
@@ -283,7 +283,7 @@ def mend_saving() -> None:
             weights = self.get_bare_model(network).state_dict()
             content[key] = {name.removeprefix("module."): value.cpu() for name, value in weights.items()}
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
-        save_whole(content, os.path.join(self.opt["path"]["models"], name))
+        atomic_save(content, os.path.join(self.opt["path"]["models"], name))
 
     def save_training_state(self: Any, epoch: int, current_iter: int) -> None:
         # Called after save_network: a state on the disk implies its weights, and what every rank holds by itself.
@@ -292,7 +292,7 @@ def mend_saving() -> None:
         folder, dist = self.opt["path"]["training_states"], self.opt.get("dist")
         rank_state: dict[str, Any] = self.rank_state() if hasattr(self, "rank_state") else {}
         if rank_state:
-            save_whole(rank_state, os.path.join(folder, f"{current_iter}.rank{self.opt['rank']}.pth"))
+            atomic_save(rank_state, os.path.join(folder, f"{current_iter}.rank{self.opt['rank']}.pth"))
             if dist:
                 torch.distributed.barrier()
         if self.opt.get("rank", 0) != 0:
@@ -309,7 +309,7 @@ def mend_saving() -> None:
             },
             "shared": self.shared_state() if hasattr(self, "shared_state") else {},
         }
-        save_whole(state, os.path.join(folder, f"{current_iter}.state"))
+        atomic_save(state, os.path.join(folder, f"{current_iter}.state"))
         _remove_old(self.opt)
 
     stock_resume = BaseModel.resume_training

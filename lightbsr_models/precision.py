@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightbsr_compat import InputError, nearest
+from lightbsr_compat import InputError, did_you_mean
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -43,7 +43,7 @@ def check_amp(opt: dict[str, Any]) -> None:
     """Raise InputError where ``train: amp`` is no mixed precision that is known."""
     amp = opt["train"].get("amp")
     if amp is not None and amp not in _DTYPES:
-        raise InputError(f"train: amp is {amp!r}{nearest(str(amp), _DTYPES)}")
+        raise InputError(f"train: amp is {amp!r}{did_you_mean(str(amp), _DTYPES)}")
 
 
 def _to_float32(result: Any) -> Any:

@@ -15,7 +15,7 @@ from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from torch import Tensor, nn
 
-from lightbsr_compat import InputError, nearest
+from lightbsr_compat import InputError, did_you_mean
 from lightbsr_data import build_degrader, unsharp_mask
 
 from .batch_norm import BATCH_NORMS, synchronise_batch_norm
@@ -273,14 +273,14 @@ def check_usm_targets(opt: dict[str, Any]) -> None:
     """Raise InputError where ``train: usm_targets`` names what is no loss with a target."""
     for name in opt["train"].get("usm_targets") or []:
         if name not in _SHARPENED:
-            raise InputError(f"usm_targets names {name!r}{nearest(str(name), _SHARPENED)}")
+            raise InputError(f"usm_targets names {name!r}{did_you_mean(str(name), _SHARPENED)}")
 
 
 def check_batch_norm(opt: dict[str, Any]) -> None:
     """Raise InputError where ``train: batch_norm`` is not a way of taking batch statistics."""
     batch_norm = opt["train"].get("batch_norm", "sync")
     if batch_norm not in BATCH_NORMS:
-        raise InputError(f"train: batch_norm is {batch_norm!r}{nearest(str(batch_norm), BATCH_NORMS)}")
+        raise InputError(f"train: batch_norm is {batch_norm!r}{did_you_mean(str(batch_norm), BATCH_NORMS)}")
 
 
 def check_same(what: str, ours: dict[str, Any], theirs: dict[str, Any], path: str) -> None:
@@ -306,6 +306,6 @@ def pick_state_dict(checkpoint: Any, path: str, param_key: str = "params") -> di
         return checkpoint
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(param_key), dict):
         known = list(checkpoint) if isinstance(checkpoint, dict) else []
-        hint = nearest(param_key, map(str, known)) if known else ""
+        hint = did_you_mean(param_key, map(str, known)) if known else ""
         raise InputError(f"{path!r} holds no weights under {param_key!r}{hint}")
     return checkpoint[param_key]

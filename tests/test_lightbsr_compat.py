@@ -20,10 +20,10 @@ from basicsr.utils import options as basicsr_options
 
 from lightbsr_compat import (
     InputError,
+    did_you_mean,
     has_basicsr,
     load_options,
     load_weights_file,
-    nearest,
     require_basicsr,
     split_force_yml,
 )
@@ -32,8 +32,8 @@ from lightbsr_compat import (
 
 
 def test_nearest_names_one_or_all():
-    assert nearest("upscal", ["upscale", "num_feat"]) == "; did you mean 'upscale'?"
-    assert nearest("zzz", ["b", "a"]) == "; known: a, b"
+    assert did_you_mean("upscal", ["upscale", "num_feat"]) == "; did you mean 'upscale'?"
+    assert did_you_mean("zzz", ["b", "a"]) == "; known: a, b"
 
 
 def test_input_error_is_a_value_error():

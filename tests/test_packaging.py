@@ -95,8 +95,8 @@ LOOK = """
 import importlib, os, sys
 names = ["lightbsr", "lightbsr_arch", "lightbsr_compat", "lightbsr_data", "lightbsr_models"]
 places = [importlib.import_module(name).__file__ for name in names]
-from lightbsr.benchmark.protocols import load_protocol
-from lightbsr.option_files import load_checked_options, packaged_options
+from lightbsr.evaluation.protocols import load_protocol
+from lightbsr.packaged import packaged_options; from lightbsr.training.option_files import load_checked_options
 import lightbsr
 print(lightbsr.__version__)
 print(sum(place.startswith(sys.argv[1] + os.sep) for place in places), len(packaged_options()))

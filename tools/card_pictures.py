@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import torch
 
-from lightbsr.benchmark.methods import to_8_bit_image
-from lightbsr.files import written_whole
+from lightbsr.evaluation.methods import to_8_bit_image
+from lightbsr.files import atomic_write
 from lightbsr.pictures import labelled, panels
 from lightbsr_compat import InputError
 from lightbsr_data import BlindBenchmarkDataset
@@ -104,5 +104,5 @@ def comparison_picture(
 
 def write_jpeg(path: Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8, RGB as a JPEG, whole or not at all."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         cv2.imwrite(temporary, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])

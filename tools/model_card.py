@@ -23,10 +23,10 @@ from card_pictures import comparison_picture, real_picture, write_jpeg
 from safetensors import safe_open
 from sklearn.datasets import load_sample_images
 
-from lightbsr.benchmark.command import benchmark
-from lightbsr.files import written_whole
-from lightbsr.idr import idr
-from lightbsr.upscaler import load_network
+from lightbsr.evaluation.benchmark import benchmark
+from lightbsr.evaluation.idr import idr
+from lightbsr.files import atomic_write
+from lightbsr.upscaling.upscaler import load_network
 from lightbsr_arch import network_options
 from lightbsr_compat import InputError
 
@@ -204,9 +204,9 @@ def card(name: str, data: Path, *, build: Path = ROOT / "build" / "model_cards",
         "## Measured with",
         f"{about['versions']}; Python {about['python']}; {about['device']}.",
     ]
-    with written_whole(models / f"{name}.json") as temporary:
+    with atomic_write(models / f"{name}.json") as temporary:
         Path(temporary).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    with written_whole(models / f"{name}.md") as temporary:
+    with atomic_write(models / f"{name}.md") as temporary:
         Path(temporary).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return models / f"{name}.md"
 

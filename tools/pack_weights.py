@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from lightbsr.benchmark.methods import to_8_bit_image
-from lightbsr.upscale import read_image
+from lightbsr.evaluation.methods import to_8_bit_image
+from lightbsr.upscaling.command import read_image
 from lightbsr.upscaling.usual_idrs import METADATA_KEY, idr_statistics
 from lightbsr_arch import build_from_state_dict
-from lightbsr_compat import InputError, load_options, load_weights_file, written_whole
+from lightbsr_compat import InputError, atomic_write, load_options, load_weights_file
 from lightbsr_data import ClassicDegradation, gaussian_kernels, get_setting, sample_degradation
 from lightbsr_data.images import IMAGE_SUFFIXES
 
@@ -128,7 +128,7 @@ def pack(experiment: Path, target: Path, *, photographs: Path) -> str:
         key: (value.half() if value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
         for key, value in checkpoint["params_ema"].items()
     }
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         save_file(half, temporary, metadata)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return f"{type(network).__name__}, {parameters:,} trainable parameters, {target.stat().st_size:,} bytes: {target}"

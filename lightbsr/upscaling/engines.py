@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightbsr_arch import IDR, LightBSR
 from lightbsr_arch.pooling import GivenAverages
-from lightbsr_compat import InputError, nearest
+from lightbsr_compat import InputError, did_you_mean
 
 from ..export import require_onnx, to_onnx
 
@@ -222,7 +222,7 @@ def make_engine(name: str, network: nn.Module, precision: str) -> Engine:
         return TorchEngine(network)
     engines: dict[str, type[GraphEngine]] = {"onnx": OnnxEngine, "openvino": OpenVINOEngine}
     if name not in engines:
-        raise InputError(f"engine is {name!r}{nearest(name, ENGINES)}")
+        raise InputError(f"engine is {name!r}{did_you_mean(name, ENGINES)}")
     if precision != "fp32":
         raise InputError(f"precision is {precision!r}, but engine {name} computes in fp32")
     return engines[name](network)

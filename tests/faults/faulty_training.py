@@ -27,7 +27,7 @@ import types
 
 import torch
 
-import lightbsr.cli
+import lightbsr_cli
 from lightbsr_compat import files, training
 from lightbsr_models.two_stage_model import TwoStageModel
 
@@ -135,7 +135,7 @@ def main() -> int:
         at_iteration(int(parameters[0]), lambda: kill_me() if os.environ.get("RANK") == "1" else None)
     else:
         raise SystemExit(f"unknown fault {kind!r}")
-    return lightbsr.cli.main(sys.argv[1:])
+    return lightbsr_cli.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

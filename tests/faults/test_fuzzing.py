@@ -12,8 +12,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightbsr.option_files import check_options, packaged_options
-from lightbsr.upscaler import load_network
+from lightbsr.packaged import packaged_options
+from lightbsr.training.option_files import check_options
+from lightbsr.upscaling.upscaler import load_network
 from lightbsr_arch import KDSRTeacher, LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError, load_options
 from lightbsr_data import build_degrader, degrade, gaussian_kernels, kernel_basis

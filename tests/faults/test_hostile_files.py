@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightbsr.upscaler import load_network
+from lightbsr.upscaling.upscaler import load_network
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError, load_weights_file
 from lightbsr_data import DegradationPriorDataset

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from lightbsr.option_files import packaged_options
+from lightbsr.packaged import packaged_options
 from lightbsr_compat import load_options
 
 SCRIPT = Path(__file__).with_name("faulty_training.py")

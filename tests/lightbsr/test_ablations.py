@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 
-from lightbsr.option_files import check_options, find_option_file, packaged_options
+from lightbsr.packaged import find_option_file, packaged_options
+from lightbsr.training.option_files import check_options
 from lightbsr_arch import LightBSR, LightBSRTeacher, build_from_state_dict, network_options
 from lightbsr_arch.idr import fixed_uniform_noise
 from lightbsr_compat import InputError, load_options
@@ -176,7 +177,7 @@ def forced(options, photographs):
 # In one process: starting Python and torch takes longer than all the training here.
 DRIVER = """
 import os, sys, json
-from lightbsr.cli import main
+from lightbsr_cli import main
 for name, entries in json.load(open("runs.json")):
     assert main(["train", "-opt", name, "--force_yml", *entries]) == 0, name
 """

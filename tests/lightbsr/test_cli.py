@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightbsr import cli
+import lightbsr_cli as cli
 from lightbsr_arch import LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError
 
@@ -53,10 +53,10 @@ def test_an_error_in_a_data_loading_worker_is_its_sentence_alone():
 
 
 def test_ctrl_c_has_its_own_status(monkeypatch, capsys):
-    def interrupt(args):
+    def interrupt(name, argv):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_dispatch", interrupt)
+    monkeypatch.setattr(cli, "run_command", interrupt)
     assert cli.main(["demo"]) == 130
     assert capsys.readouterr().err == "lightbsr: interrupted\n"
 

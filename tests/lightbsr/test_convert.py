@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightbsr.convert import convert_file, convert_state_dict, load_kernel_basis, recognise
-from lightbsr.weights import find_weights
+from lightbsr.packaged import find_weights
 from lightbsr_arch import LightBSR, LightBSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, load_weights_file
 from lightbsr_data import kernel_basis

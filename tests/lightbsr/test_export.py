@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from lightbsr import cli
+import lightbsr_cli as cli
 from lightbsr_arch import IDR, KDSR, LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightbsr.cli import main
-from lightbsr.idr_scores import idr_scores, tsne
-from lightbsr.scatter import scatter_panels
+from lightbsr.evaluation.idr_scores import idr_scores, tsne
+from lightbsr.evaluation.scatter import scatter_panels
 from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher
+from lightbsr_cli import main
 from lightbsr_compat import InputError
 from lightbsr_data import kernel_basis
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightbsr.cli import main
 from lightbsr.convert import convert_file
-from lightbsr.upscaler import Upscaler, load_network
+from lightbsr.upscaling.upscaler import Upscaler, load_network
 from lightbsr_arch import KDSR, KDSRTeacher
+from lightbsr_cli import main
 from lightbsr_compat import InputError
 
 SIZES = dict(num_feat=8, num_block=1, num_resblock=1)

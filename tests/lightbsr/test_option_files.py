@@ -7,15 +7,16 @@ import pytest
 import torch
 import yaml
 
-from lightbsr import cli
+import lightbsr_cli as cli
 from lightbsr_arch import LightBSR, LightBSRTeacher
 from lightbsr_compat import has_basicsr, load_options
 
 if not has_basicsr():
     pytest.skip("needs BasicSR", allow_module_level=True)
 
-from lightbsr import preflight
-from lightbsr.option_files import check_options, find_option_file, packaged_options
+from lightbsr.packaged import find_option_file, packaged_options
+from lightbsr.training import preflight
+from lightbsr.training.option_files import check_options
 from lightbsr_data import kernel_basis
 
 SIZES = dict(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from counting import kept_bytes
 
-from lightbsr.option_files import packaged_options
-from lightbsr.preflight import training_bytes
+from lightbsr.packaged import packaged_options
+from lightbsr.training.preflight import training_bytes
 from lightbsr_arch import LightBSR
 from lightbsr_compat import load_options
 

@@ -10,10 +10,12 @@ import time
 import cv2
 import lmdb
 import numpy as np
+import prepare
 import pytest
+import sub_images
 import torch
 
-from lightbsr import cli, prepare, sub_images
+import lightbsr_cli as cli
 from lightbsr.sub_images import Cutting
 from lightbsr_compat import InputError, has_basicsr
 
@@ -108,7 +110,7 @@ def test_basicsr_and_our_data_set_read_it(whole, folder, tmp_path):
     from basicsr.data.data_util import paired_paths_from_lmdb
     from basicsr.utils import FileClient
 
-    from lightbsr import preflight
+    from lightbsr.training import preflight
     from lightbsr_data import DegradationPriorDataset
 
     found = entries(whole)
@@ -184,7 +186,7 @@ MOMENTS = [
     ("the second transaction", prepare, "_write_some", 2),
     ("the last transaction but one", prepare, "_write_some", 3),
     ("the checksum", prepare, "_content_sha256", 1),
-    ("meta_info.txt is written", prepare, "written_whole", 1),
+    ("meta_info.txt is written", prepare, "atomic_write", 1),
     ("meta_info.txt gets its name", os, "replace", 1),
     ("the manifest is written again", prepare, "_write_manifest", 1),
     ("what is left over is removed", prepare, "remove_unfinished", 1),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from model_card import BUNDLED, bundled_photographs, scores, table
 
-from lightbsr.weights import DEFAULT_WEIGHTS, packaged_weights
+from lightbsr.packaged import DEFAULT_WEIGHTS, packaged_weights
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = Path(os.environ.get("LIGHTBSR_DATASETS", ROOT.parent / "shared" / "datasets")) / "benchmark"

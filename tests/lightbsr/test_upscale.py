@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lightbsr import Upscaler, cli
-from lightbsr import upscale as command
+import lightbsr_cli as cli
+from lightbsr import Upscaler
+from lightbsr.upscaling import command
 from lightbsr.upscaling.inputs import find_images
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError

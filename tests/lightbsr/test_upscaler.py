@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from lightbsr import Upscaler
-from lightbsr.weights import DEFAULT_WEIGHTS, find_weights, packaged_weights
+from lightbsr.packaged import DEFAULT_WEIGHTS, find_weights, packaged_weights
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
 
@@ -142,6 +142,9 @@ def test_packaged_weights_are_found_by_name(tmp_path, monkeypatch, path):
 
 
 def test_importing_the_package_imports_no_upscaler():
-    code = "import sys, lightbsr; assert 'lightbsr.upscaler' not in sys.modules; print(lightbsr.Upscaler.__name__)"
+    code = (
+        "import sys, lightbsr; assert 'lightbsr.upscaling.upscaler' not in sys.modules;"
+        " print(lightbsr.Upscaler.__name__)"
+    )
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "Upscaler\n"), result.stderr

@@ -10,7 +10,7 @@ import pytest
 import torch
 from basicsr.models import build_model
 
-from lightbsr.option_files import check_options
+from lightbsr.training.option_files import check_options
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
 from lightbsr_models.precision import Autocast

@@ -9,7 +9,7 @@ import torch
 from pack_weights import lr_images, pack, training_hours
 from safetensors import safe_open
 
-from lightbsr.upscaler import load_network
+from lightbsr.upscaling.upscaler import load_network
 from lightbsr.upscaling.usual_idrs import load_idr_statistics
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError

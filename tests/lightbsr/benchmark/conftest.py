@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightbsr.benchmark import cost
+from lightbsr.evaluation import cost
 from lightbsr_arch import LightBSR
 
 _PEAK_MIB_CPU = cost._peak_mib_cpu

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightbsr.benchmark import cells
-from lightbsr.benchmark.cost import count_gmacs
-from lightbsr.cli import main
+from lightbsr.evaluation import cells
+from lightbsr.evaluation.cost import count_gmacs
 from lightbsr_arch import KDSR, LightBSR
+from lightbsr_cli import main
 
 
 def run(data, out, *words):
@@ -66,7 +66,7 @@ def test_the_network_is_scored_as_upscaled_images_are(data, weights, tmp_path):
     """An independent way to the same figure: degrade, upscale and score one image by hand."""
     from basicsr.metrics import calculate_psnr
 
-    from lightbsr.upscaler import Upscaler
+    from lightbsr.upscaling.upscaler import Upscaler
     from lightbsr_data import BlindBenchmarkDataset
 
     path, out = weights("a"), tmp_path / "out"

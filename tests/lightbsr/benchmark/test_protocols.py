@@ -5,9 +5,9 @@ import re
 import pytest
 import yaml
 
-from lightbsr.benchmark.papers import paper_figures
-from lightbsr.benchmark.protocols import load_protocol, packaged_protocols
-from lightbsr.option_files import packaged_options
+from lightbsr.evaluation.papers import paper_figures
+from lightbsr.evaluation.protocols import load_protocol, packaged_protocols
+from lightbsr.packaged import packaged_options
 from lightbsr_compat import InputError
 
 

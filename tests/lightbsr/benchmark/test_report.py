@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from lightbsr.benchmark.plots import Line, line_plot
-from lightbsr.cli import main
+from lightbsr.evaluation.plots import Line, line_plot
+from lightbsr_cli import main
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

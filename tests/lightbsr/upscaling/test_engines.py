@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from lightbsr.upscaler import Upscaler, load_network
 from lightbsr.upscaling import engines, tiling
 from lightbsr.upscaling.engines import make_engine
+from lightbsr.upscaling.upscaler import Upscaler, load_network
 from lightbsr_compat import InputError
 
 # Float32 everywhere: what differs is the order of sums, a few millionths of the range [0, 1], or 255 grey levels.

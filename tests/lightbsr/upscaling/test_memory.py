@@ -64,7 +64,7 @@ def test_4000x3000_stays_within_8_gb(tmp_path, photo):
     cv2.imwrite(str(tmp_path / "crop.png"), photo(0, 750, 1000))
     words = ["upscale", str(tmp_path / "crop.png"), "-o", str(tmp_path), "--device", "cpu"]
     words += ["--weights", str(tmp_path / "wide.pth")]
-    taken = peak(f"from lightbsr import cli; assert cli.main({words!r}) == 0")
+    taken = peak(f"import lightbsr_cli as cli; assert cli.main({words!r}) == 0")
     image = cv2.imread(str(tmp_path / "crop_x4.png"))
     assert image.shape == (3000, 4000, 3)
     pixels = 4000 * 3000 - 1000 * 750

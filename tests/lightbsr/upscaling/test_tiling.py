@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from lightbsr.upscaler import Upscaler
 from lightbsr.upscaling import shared, tiling
 from lightbsr.upscaling.engines import TorchEngine
 from lightbsr.upscaling.memory import is_out_of_memory
 from lightbsr.upscaling.pixels import ArrayPixels, View, views
 from lightbsr.upscaling.regions import Region, cut, whole
 from lightbsr.upscaling.tiling import Tiler
+from lightbsr.upscaling.upscaler import Upscaler
 from lightbsr_compat import InputError
 
 NAMES = ["lightbsr", "kdsr", "plain"]

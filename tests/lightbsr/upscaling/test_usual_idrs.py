@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lightbsr.upscaler import Upscaler
+from lightbsr.upscaling.upscaler import Upscaler
 from lightbsr.upscaling.usual_idrs import METADATA_KEY, IDRStatistics, idr_statistics
 from lightbsr_compat import InputError
 

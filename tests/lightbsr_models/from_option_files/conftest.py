@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import lightbsr  # noqa: F401  (registers everything)
-from lightbsr.option_files import packaged_options
+from lightbsr.packaged import packaged_options
 from lightbsr_compat import load_options
 
 _SHORT = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from basicsr.models import build_model
 
-from lightbsr.option_files import packaged_options
+from lightbsr.packaged import packaged_options
 from lightbsr_arch import KDSR, KDSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, load_options
 

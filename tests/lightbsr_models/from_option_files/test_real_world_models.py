@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightbsr.option_files import packaged_options
+from lightbsr.packaged import packaged_options
 from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, load_options
 from lightbsr_data import build_degrader

@@ -1,5 +1,6 @@
 """``lightbsr benchmark``: run methods on sets under a protocol, and write table, CSV, JSON and report."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -12,8 +13,10 @@ from typing import Any
 import torch
 
 import lightbsr
-from lightbsr.files import written_whole
-from lightbsr_compat import InputError
+from lightbsr.files import atomic_write
+from lightbsr.upscaling.memory import keep_freed_memory
+from lightbsr_cli import at_least
+from lightbsr_compat import InputError, require_basicsr
 
 from .cells import CellRunner, CellStore
 from .cost import measure
@@ -73,7 +76,7 @@ def check_out(out: str, protocol: Protocol, scale: int) -> None:
 
 def write_text(path: str, text: str) -> None:
     """Write a text file whole or not at all."""
-    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -159,3 +162,53 @@ def benchmark(
     for sentence in failed:
         print(f"lightbsr: error: {sentence}", file=sys.stderr)
     return len(failed)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the test sets, e.g. DIR/Set5/*.png")
+    parser.add_argument(
+        "--protocol",
+        default="iso",
+        metavar="P",
+        help="iso (default), gaussian8, aniso9, aniso9_narrow, real or a file",
+    )
+    parser.add_argument(
+        "--method",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a checkpoint, the name of packaged weights, or a folder of finished images SET/SETTING/IMAGE.png; may be"
+        " given again",
+    )
+    parser.add_argument(
+        "--sets", nargs="+", metavar="NAME", help="sets (default: those of the protocol that are there)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder of the results (results/benchmark_PROTOCOL_xS)")
+    parser.add_argument("--scale", type=int, choices=(2, 3, 4), help="needed without weights only (4)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    parser.add_argument("--workers", type=at_least(0), default=1, metavar="N", help="processes that degrade (1)")
+    parser.add_argument(
+        "--speed-side",
+        type=at_least(1),
+        metavar="PIXELS",
+        help="side of the LR image that speed is measured with",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    require_basicsr("lightbsr benchmark")
+    keep_freed_memory()
+    failed = benchmark(
+        args.data,
+        protocol=args.protocol,
+        methods=args.method,
+        sets=args.sets,
+        out=args.out,
+        scale=args.scale,
+        device=args.device,
+        workers=args.workers,
+        speed_side=args.speed_side,
+    )
+    return 1 if failed else 0

@@ -4,6 +4,7 @@ After LightBSR (ICCV 2025), Fig. 1 and 5 (t-SNE pictures), with numbers beside t
 the same images.
 """
 
+import argparse
 import csv
 import io
 import json
@@ -19,20 +20,21 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lightbsr.files import atomic_write, sha256_file
+from lightbsr.packaged import find_weights
+from lightbsr.upscaling.upscaler import load_any_network
 from lightbsr_arch import KDSR, KDSRTeacher, LightBSRTeacher
+from lightbsr_cli import at_least
 from lightbsr_compat import InputError
 from lightbsr_data import benchmark_prior
 from lightbsr_data.datasets import parse_fixed_degradation
 
-from .benchmark.command import check_out, pick_device, write_text
-from .benchmark.image_sets import ImageSet, find_set
-from .benchmark.protocols import Protocol, load_protocol
-from .benchmark.tables import markdown_table
-from .files import sha256_file, written_whole
+from .benchmark import check_out, pick_device, write_text
 from .idr_scores import idr_scores, tsne
+from .image_sets import ImageSet, find_set
+from .protocols import Protocol, load_protocol
 from .scatter import scatter_panels
-from .upscaler import load_any_network
-from .weights import find_weights
+from .tables import markdown_table
 
 
 @dataclass
@@ -193,7 +195,7 @@ def idr(
             scores = idr_scores(features, numbers, groups, _targets(the_protocol, scale, numbers))
             rows.append({"weights": name, "sha256": sha256_file(path), "representation": representation, **scores})
             panels.append((f"{name}: {representation}", tsne(features)))
-        with written_whole(os.path.join(out, f"tsne_{name}.png")) as temporary:
+        with atomic_write(os.path.join(out, f"tsne_{name}.png")) as temporary:
             cv2.imwrite(temporary, scatter_panels(panels, numbers, labels))
     _write(out, the_protocol, scale, image_set, rows)
     for sentence in failures:
@@ -218,3 +220,21 @@ def _write(out: str, protocol: Protocol, scale: int, image_set: ImageSet, rows: 
     text = f"{title}\n\n{markdown_table(head, cells)}\n"
     write_text(os.path.join(out, "results.md"), text)
     print(f"{text}\nwritten: {os.path.join(out, 'tsne_*.png')}, results.md, results.csv, results.json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--data", required=True, metavar="DIR", help="folder of HR images")
+    parser.add_argument(
+        "--weights", required=True, nargs="+", metavar="[NAME=]FILE", help="students' or teachers', or packaged"
+    )
+    parser.add_argument("--protocol", default="idr_iso", metavar="P", help="idr_iso (default), idr_aniso_noise, ...")
+    parser.add_argument("--out", metavar="DIR", help="folder of the results (results/idr_PROTOCOL_xS)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    parser.add_argument("--images", type=at_least(1), default=100, metavar="N", help="use at most N images (100)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    options = dict(protocol=args.protocol, out=args.out, device=args.device, limit=args.images)
+    return 1 if idr(args.data, weights=args.weights, **options) else 0

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from lightbsr_compat import InputError, load_options, nearest
+from lightbsr_compat import InputError, did_you_mean, load_options
 from lightbsr_data.datasets import parse_fixed_degradation
 
 SCALES = (2, 3, 4)
@@ -108,7 +108,9 @@ def find_protocol(name: str) -> str:
         return name
     packaged = packaged_protocols()
     if name not in packaged:
-        raise InputError(f"protocol {name!r} is neither a file nor a protocol of this package{nearest(name, packaged)}")
+        raise InputError(
+            f"protocol {name!r} is neither a file nor a protocol of this package{did_you_mean(name, packaged)}"
+        )
     return packaged[name]
 
 
@@ -129,7 +131,7 @@ def load_protocol(name: str) -> Protocol:
 
     for key in stated:
         if key not in _KEYS:
-            raise refuse(f"unknown key {key!r}{nearest(key, _KEYS)}")
+            raise refuse(f"unknown key {key!r}{did_you_mean(key, _KEYS)}")
     has_hr = stated.get("hr")
     if not isinstance(has_hr, bool):
         raise refuse(f"hr is {has_hr!r}, but must be true (HR images are degraded) or false (LR images as they are)")
@@ -148,7 +150,7 @@ def load_protocol(name: str) -> Protocol:
         raise refuse(f"metrics is {metrics!r}, but must be a list of some of {', '.join(known_metrics)}")
     for metric in metrics:
         if metric not in known_metrics:
-            raise refuse(f"metric {metric!r} is not known{nearest(metric, known_metrics)}")
+            raise refuse(f"metric {metric!r} is not known{did_you_mean(metric, known_metrics)}")
     if not isinstance(sets, list) or not all(isinstance(name, str) for name in sets):
         raise refuse(f"sets is {sets!r}, but must be a list of names")
     try:
@@ -180,7 +182,7 @@ def _read_settings(stated: Any, has_hr: bool) -> dict[int, tuple[Setting, ...]]:
     settings = {}
     for name, degradations in stated.items():
         if name not in names:
-            raise InputError(f"settings: unknown key {name!r}{nearest(name, names)}")
+            raise InputError(f"settings: unknown key {name!r}{did_you_mean(name, names)}")
         if not isinstance(degradations, list) or not degradations:
             raise InputError(f"settings: {name} is {degradations!r}, but must be a list of degradations")
         for degradation in degradations:

@@ -4,7 +4,7 @@ import importlib.resources
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightbsr_compat import InputError, load_options, nearest
+from lightbsr_compat import InputError, did_you_mean, load_options
 
 from .protocols import METRICS_WITH_HR
 
@@ -41,7 +41,7 @@ def _check_keys(path: str, what: str, entry: Any, known: tuple[str, ...]) -> Non
         raise InputError(f"paper {path!r}: {what} is {entry!r}, but must be a mapping")
     for key in entry:
         if key not in known:
-            raise InputError(f"paper {path!r}: {what} has an unknown key {key!r}{nearest(key, known)}")
+            raise InputError(f"paper {path!r}: {what} has an unknown key {key!r}{did_you_mean(key, known)}")
     for key in known:
         if key not in entry:
             raise InputError(f"paper {path!r}: {what} lacks {key}")
@@ -49,7 +49,7 @@ def _check_keys(path: str, what: str, entry: Any, known: tuple[str, ...]) -> Non
 
 def _add_table(figures: PaperFigures, path: str, table: dict[str, Any], source: str) -> None:
     if table["metric"] not in METRICS_WITH_HR:
-        raise InputError(f"paper {path!r}: metric {table['metric']!r}{nearest(table['metric'], METRICS_WITH_HR)}")
+        raise InputError(f"paper {path!r}: metric {table['metric']!r}{did_you_mean(table['metric'], METRICS_WITH_HR)}")
     figures.sources.append(f"{source}, {table['name']}")
     for method, rows in table["methods"].items():
         if method not in figures.methods:

@@ -5,7 +5,6 @@ Everything that would fail later for a reason in the option file is found here, 
 
 import copy
 import functools
-import importlib.resources
 import inspect
 import math
 import os
@@ -17,7 +16,7 @@ from basicsr.data.realesrgan_dataset import RealESRGANDataset
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher, network_options
-from lightbsr_compat import InputError, load_options, load_weights_file, nearest
+from lightbsr_compat import InputError, did_you_mean, load_options, load_weights_file
 from lightbsr_compat.training import load_training_state
 from lightbsr_data import BlindBenchmarkDataset, DegradationPriorDataset
 from lightbsr_data.images import MissingImages
@@ -25,29 +24,6 @@ from lightbsr_models.adversarial_model import AdversarialModel
 from lightbsr_models.two_stage_model import TwoStageModel, check_same, pick_state_dict
 
 from . import preflight
-
-
-def packaged_options() -> dict[str, str]:
-    """The packaged option files: name without suffix -> path."""
-    root = importlib.resources.files("lightbsr.options")
-    folders = [root / "train", root / "test", root / "ablation"]
-    return {f.name.removesuffix(".yml"): str(f) for d in folders for f in d.iterdir() if f.name.endswith(".yml")}
-
-
-def find_option_file(name: str) -> str:
-    """The path of an option file: ``name`` itself where it exists, else the packaged file of that name.
-
-    Raises:
-        InputError: neither exists.
-    """
-    if os.path.isfile(name):
-        return name
-    packaged = packaged_options()
-    key = name.removesuffix(".yml")
-    if key not in packaged:
-        raise InputError(f"no such option file: {name!r}, and no packaged one of that name{nearest(key, packaged)}")
-    return packaged[key]
-
 
 # Options by section: type, and whether the section needs it. None as a value is "not given" everywhere (YAML's ~).
 _Spec = Mapping[str, tuple[Any, bool]]
@@ -245,7 +221,7 @@ class Findings(list[str]):
         for name, value in options.items():
             if name not in spec:
                 if not others:
-                    self.append(f"{prefix}unknown option {name!r}{nearest(name, spec)}")
+                    self.append(f"{prefix}unknown option {name!r}{did_you_mean(name, spec)}")
                 continue
             if value is not None and not _fits(value, spec[name][0]):
                 self.append(f"{prefix}{name} is {value!r}, but must be {_type_name(spec[name][0])}")
@@ -268,7 +244,7 @@ class Findings(list[str]):
         name = options["type"]
         made = _registered(registry, name)
         if made is None:
-            self.append(f"{where}: type is {name!r}{nearest(name, registry.keys())}")
+            self.append(f"{where}: type is {name!r}{did_you_mean(name, registry.keys())}")
             return None
         spec = {"type": (str, True), **extra, **_signature_spec(made, skip)}
         return made if self.section(where, options, spec) else None
@@ -323,7 +299,7 @@ def _check_dataset(findings: Findings, phase: str, dataset: Any, opt: dict[str, 
         return
     dataset_class = _registered(DATASET_REGISTRY, dataset["type"])
     if dataset_class is None:
-        findings.append(f"{where}: type is {dataset['type']!r}{nearest(dataset['type'], DATASET_REGISTRY.keys())}")
+        findings.append(f"{where}: type is {dataset['type']!r}{did_you_mean(dataset['type'], DATASET_REGISTRY.keys())}")
         return
     loader = _LOADER if phase == "train" else {name: (types, False) for name, (types, _) in _LOADER.items()}
     if dataset_class is RealESRGANDataset and phase == "train":
@@ -413,7 +389,7 @@ def _check_train(findings: Findings, opt: dict[str, Any], model: Any) -> None:
         findings.section(f"train: {name}", train[name], _OPTIM)
     scheduler = str(train["scheduler"].get("type"))
     if scheduler not in _SCHEDULERS:
-        findings.append(f"train: scheduler: type is {scheduler!r}{nearest(scheduler, _SCHEDULERS)}")
+        findings.append(f"train: scheduler: type is {scheduler!r}{did_you_mean(scheduler, _SCHEDULERS)}")
     else:
         findings.section("train: scheduler", train["scheduler"], _SCHEDULERS[scheduler])
     for name in [n for n in train if n.endswith("_opt") and train[n] is not None]:
@@ -445,7 +421,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none"
     if not findings.section("", opt, {**networks, **_TOP}):
         return findings
     if opt["model_type"] not in MODEL_REGISTRY:
-        findings.append(f"model_type is {opt['model_type']!r}{nearest(opt['model_type'], MODEL_REGISTRY.keys())}")
+        findings.append(f"model_type is {opt['model_type']!r}{did_you_mean(opt['model_type'], MODEL_REGISTRY.keys())}")
         return findings
     if isinstance(opt["num_gpu"], str) and opt["num_gpu"] != "auto":
         findings.append(f"num_gpu is {opt['num_gpu']!r}, but must be a whole number or auto")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightbsr.files import sha256_files
-from lightbsr_compat import InputError, nearest
+from lightbsr_compat import InputError, did_you_mean
 from lightbsr_data import BlindBenchmarkDataset
 from lightbsr_data.images import IMAGE_SUFFIXES, HRImages
 
@@ -102,7 +102,9 @@ def find_sets(data: str, protocol: Protocol, names: list[str] | None, scale: int
                     f" layouts: image_SRF_{scale}/*_HR.png, GTmod12/, HR/, or the folder itself"
                 )
             if found is None:
-                raise InputError(f"set {name!r} is no folder in {data!r}{nearest(name, folders) if folders else ''}")
+                raise InputError(
+                    f"set {name!r} is no folder in {data!r}{did_you_mean(name, folders) if folders else ''}"
+                )
             sets.append(found)
         return sets
     candidates = [find_set(data, name, scale) for name in protocol.sets or folders]

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightbsr.convert import convert_state_dict, recognise
+from lightbsr.packaged import DEFAULT_WEIGHTS, find_weights
 from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict
-from lightbsr_compat import InputError, load_weights_file, nearest
+from lightbsr_compat import InputError, did_you_mean, load_weights_file
 
-from .convert import convert_state_dict, recognise
-from .upscaling.engines import make_engine
-from .upscaling.memory import pixels_at_once
-from .upscaling.pixels import ArrayPixels, TensorPixels, View, views
-from .upscaling.shared import shared_idr
-from .upscaling.tiling import OVERLAP, Progress, Tiler
-from .upscaling.usual_idrs import load_idr_statistics
-from .weights import DEFAULT_WEIGHTS, find_weights
+from .engines import make_engine
+from .memory import pixels_at_once
+from .pixels import ArrayPixels, TensorPixels, View, views
+from .shared import shared_idr
+from .tiling import OVERLAP, Progress, Tiler
+from .usual_idrs import load_idr_statistics
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 ESTIMATOR_SIDE = 512  # LR pixels of the regions that the estimator sees at once
@@ -105,7 +105,7 @@ class Upscaler:
         engine: str = "torch",
     ) -> None:
         if precision not in PRECISIONS:
-            raise InputError(f"precision is {precision!r}{nearest(precision, PRECISIONS)}")
+            raise InputError(f"precision is {precision!r}{did_you_mean(precision, PRECISIONS)}")
         if not (tile == "auto" or (isinstance(tile, int) and tile >= 0)):
             raise InputError(f"tile is {tile!r}, but must be auto or a whole number of pixels, 0 for none")
         path = find_weights(weights)

@@ -1,5 +1,6 @@
 """``lightbsr upscale``: files, folders and patterns in, pictures out."""
 
+import argparse
 import io
 import os
 import sys
@@ -9,15 +10,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lightbsr_compat import InputError, nearest
+from lightbsr.files import atomic_write
+from lightbsr.packaged import DEFAULT_WEIGHTS, packaged_weights
+from lightbsr_cli import at_least
+from lightbsr_compat import InputError, did_you_mean
 from lightbsr_data.images import decode_image
 
-from .files import written_whole
+from .formats import FORMATS, write_picture
+from .inputs import STANDARD, Job, find_images, plan
+from .memory import keep_freed_memory
+from .picture import Picture, enlarge_alpha, fill_hidden, read_picture
 from .upscaler import Upscaler
-from .upscaling.formats import FORMATS, write_picture
-from .upscaling.inputs import STANDARD, Job, find_images, plan
-from .upscaling.picture import Picture, enlarge_alpha, fill_hidden, read_picture
-from .weights import DEFAULT_WEIGHTS
 
 __all__ = ["find_images", "read_image", "upscale", "write_png"]
 
@@ -34,7 +37,7 @@ def read_image(path: str) -> np.ndarray:
 
 def write_png(path: str, image: np.ndarray) -> None:
     """Write (H, W, 3) or (H, W), uint8 or uint16, RGB, as a PNG, whole or not at all."""
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         write_picture(Picture(image), file, "png")
 
 
@@ -140,7 +143,7 @@ def _write(picture: Picture, job: Job) -> None:
             sys.stdout.buffer.write(buffer.getbuffer())
         sys.stdout.buffer.flush()
         return
-    with written_whole(job.target) as temporary, open(temporary, "wb") as file:
+    with atomic_write(job.target) as temporary, open(temporary, "wb") as file:
         write_picture(picture, file, job.format)
 
 
@@ -207,7 +210,7 @@ def upscale(
         InputError: inputs, weights, options or output that cannot be used at all.
     """
     if format is not None and format not in FORMATS:
-        raise InputError(f"format is {format!r}{nearest(format, FORMATS)}")
+        raise InputError(f"format is {format!r}{did_you_mean(format, FORMATS)}")
     found = find_images(inputs, output)
     upscaler = Upscaler(
         weights,
@@ -222,3 +225,59 @@ def upscale(
         _check_output(output if jobs[0].target != output else os.path.dirname(output) or ".")
     rank, world_size = _number_in_environment("RANK", 0), _number_in_environment("WORLD_SIZE", 1)
     return Run(upscaler, show=rank == 0).over(jobs[rank::world_size], overwrite=overwrite)
+
+
+def _tile(text: str) -> int | str:
+    """The type of --tile: auto, or a whole number."""
+    return text if text == "auto" else at_least(0)(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("input", nargs="+", help="image files, folders, patterns, or - for standard input")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="PATH",
+        help="folder for the results, NAME_xS.png; for one image also a file, or - for standard output",
+    )
+    parser.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        metavar="FILE",
+        help=f"a student's checkpoint, or packaged weights: {', '.join(packaged_weights())} ({DEFAULT_WEIGHTS})",
+    )
+    parser.add_argument("--format", choices=("png", "jpg", "webp", "tiff", "same"), help="of the results (png)")
+    parser.add_argument("--overwrite", action="store_true", help="make results anew that exist")
+    parser.add_argument("--self-ensemble", action="store_true", help="the mean over 8 flips: 8 times the work")
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        default="auto",
+        metavar="N",
+        help="side of tiles in pixels, 0 for none; auto (default): as large as memory allows",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="to compute in (fp32)")
+    parser.add_argument(
+        "--engine", choices=("torch", "onnx", "openvino"), default="torch", help="what runs the network (torch)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    keep_freed_memory()
+    failed = upscale(
+        args.input,
+        args.output,
+        weights=args.weights,
+        device=args.device,
+        precision=args.precision,
+        tile=args.tile,
+        engine=args.engine,
+        self_ensemble=args.self_ensemble,
+        format=args.format,
+        overwrite=args.overwrite,
+    )
+    return 1 if failed else 0

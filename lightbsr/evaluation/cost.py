@@ -75,7 +75,7 @@ def _resident_kib(field: str) -> int:
 @torch.inference_mode()
 def _print_peak_mib_cpu(weights: str, side: int) -> None:
     """Print the growth of this process's peak memory while the network runs (Linux only)."""
-    from lightbsr.upscaler import load_network
+    from lightbsr.upscaling.upscaler import load_network
 
     network = load_network(weights)
     network(torch.rand(1, 3, 16, 16))  # the libraries' own memory is not the network's
@@ -91,7 +91,7 @@ def _peak_mib_cpu(weights: str, side: int) -> float | None:
     """Measured in a process of its own, since memory that was used once may stay with the process."""
     if not sys.platform.startswith("linux"):
         return None
-    code = f"from lightbsr.benchmark import cost; cost._print_peak_mib_cpu({weights!r}, {side})"
+    code = f"from lightbsr.evaluation import cost; cost._print_peak_mib_cpu({weights!r}, {side})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     return float(result.stdout.split()[-1]) if result.returncode == 0 else None
 

@@ -21,7 +21,7 @@ from basicsr.metrics import calculate_niqe, calculate_psnr, calculate_ssim
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lightbsr.files import written_whole
+from lightbsr.files import atomic_write
 from lightbsr_compat import InputError
 
 from .image_sets import ImageSet
@@ -74,7 +74,7 @@ class CellStore:
             return None
 
     def save(self, cell: Cell) -> None:
-        with written_whole(os.path.join(self.folder, f"{cell.key}.json")) as path:
+        with atomic_write(os.path.join(self.folder, f"{cell.key}.json")) as path:
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(asdict(cell), file, indent=1)
 
@@ -247,6 +247,6 @@ class CellRunner:
             return
         cell.images.append({"name": item["name"], **scores})
         if with_pictures:
-            with written_whole(self.store.picture_path(cell.key, item["index"])) as path:
+            with atomic_write(self.store.picture_path(cell.key, item["index"])) as path:
                 with open(path, "wb") as file:
                     file.write(picture(sr))

@@ -9,9 +9,9 @@ from basicsr.utils.matlab_functions import imresize
 from torch import Tensor, nn
 
 from lightbsr.files import sha256_file, sha256_files
-from lightbsr.upscale import read_image
-from lightbsr.upscaler import load_network
-from lightbsr.weights import find_weights, packaged_weights
+from lightbsr.packaged import find_weights, packaged_weights
+from lightbsr.upscaling.command import read_image
+from lightbsr.upscaling.upscaler import load_network
 from lightbsr_compat import InputError
 from lightbsr_data.images import IMAGE_SUFFIXES
 

@@ -1,9 +1,9 @@
-"""Where weights are: a file of the user's, or one that the package carries."""
+"""Files that the package carries, found by name: weights and option files."""
 
 import importlib.resources
 import os
 
-from lightbsr_compat import InputError
+from lightbsr_compat import InputError, did_you_mean
 
 DEFAULT_WEIGHTS = "lightbsr_x4_aniso_noise"
 
@@ -31,3 +31,27 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> str:
         return packaged[path]
     known = f"packaged are {', '.join(packaged)}" if packaged else "no weights are packaged, so name a file of yours"
     raise InputError(f"no such checkpoint file: {path!r} ({known})")
+
+
+def packaged_options() -> dict[str, str]:
+    """The packaged option files: name without suffix -> path."""
+    root = importlib.resources.files("lightbsr.options")
+    folders = [root / "train", root / "test", root / "ablation"]
+    return {f.name.removesuffix(".yml"): str(f) for d in folders for f in d.iterdir() if f.name.endswith(".yml")}
+
+
+def find_option_file(name: str) -> str:
+    """The path of an option file: ``name`` itself where it exists, else the packaged file of that name.
+
+    Raises:
+        InputError: neither exists.
+    """
+    if os.path.isfile(name):
+        return name
+    packaged = packaged_options()
+    key = name.removesuffix(".yml")
+    if key not in packaged:
+        raise InputError(
+            f"no such option file: {name!r}, and no packaged one of that name{did_you_mean(key, packaged)}"
+        )
+    return packaged[key]

@@ -1,0 +1,114 @@
+"""The command line: ``lightbsr COMMAND`` and ``python -m lightbsr COMMAND``.
+
+A command is a module with ``add_arguments(parser)`` and ``run(args) -> exit status``, imported when it is called. This
+module lies outside the package ``lightbsr`` and imports the standard library alone, so that help and mistakes on the
+command line are answered without importing PyTorch.
+"""
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import NoReturn
+
+EXIT_INPUT_ERROR = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+# name: (module, what it does)
+COMMANDS = {
+    "upscale": ("lightbsr.upscaling.command", "upscale images"),
+    "train": ("lightbsr.train", "train a network with BasicSR's train loop"),
+    "test": ("lightbsr.test", "test a network with BasicSR's test loop"),
+    "check": ("lightbsr.check", "check an option file, its data and this machine, without training"),
+    "prepare": ("lightbsr.prepare", "make an LMDB of overlapping sub-images for training"),
+    "benchmark": ("lightbsr.evaluation.benchmark", "score methods under a paper's test protocol"),
+    "idr": ("lightbsr.evaluation.idr", "score how well a network tells degradations apart"),
+    "convert": ("lightbsr.convert", "convert a checkpoint of the papers' released format, or packaged weights"),
+    "export": ("lightbsr.export_command", "export weights as an ONNX model"),
+    "demo": ("lightbsr.demo", "train, test and look at a tiny LightBSR on this machine's CPU"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_INPUT_ERROR, f"lightbsr: error: {message} ({self.prog} --help lists the options)\n")
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The ``type`` of a command-line option that is a whole number from ``minimum`` up."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is less than {minimum}")
+        return value
+
+    return number
+
+
+def _front_parser() -> Parser:
+    width = max(map(len, COMMANDS)) + 2
+    listing = "\n".join(f"    {name:{width}}{text}" for name, (_, text) in COMMANDS.items())
+    parser = Parser(
+        prog="lightbsr",
+        description="LightBSR for BasicSR: train, test and use light blind super-resolution networks.",
+        epilog=f"commands:\n{listing}\n\nlightbsr COMMAND --help describes one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lightbsr {metadata.version('lightbsr')}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    return parser
+
+
+def _sentences(error: Exception) -> list[str]:
+    """An error's sentences, without the traceback that torch puts around an error of a data-loading worker."""
+    lines = str(error).splitlines()
+    if len(lines) > 1 and "DataLoader worker" in lines[0]:
+        lines = [lines[-1].partition("InputError: ")[2] or lines[-1]]
+    return lines
+
+
+def run_command(name: str, argv: Sequence[str]) -> int:
+    """Import a command, parse its arguments and run it; returns the exit status."""
+    command = importlib.import_module(COMMANDS[name][0])
+    parser = Parser(prog=f"lightbsr {name}", description=f"{COMMANDS[name][1].capitalize()}.")
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(argv))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0, 1 (some images failed, or a data-loading worker died), 2 (an error of the input) or 130
+        (interrupted at once).
+
+    Raises:
+        SystemExit: with status 75 where a signal has stopped training in order, everything saved.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    front = _front_parser().parse_args(argv[:1])
+    try:
+        return run_command(front.command, argv[1:])
+    except KeyboardInterrupt:
+        print("lightbsr: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        from lightbsr_compat.errors import InputError
+
+        if not isinstance(error, InputError):
+            raise
+        for sentence in _sentences(error):
+            print(f"lightbsr: error: {sentence}", file=sys.stderr)
+        return EXIT_INPUT_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())
