@@ -10,12 +10,11 @@ import time
 import cv2
 import lmdb
 import numpy as np
-import prepare
 import pytest
-import sub_images
 import torch
 
 import lightbsr_cli as cli
+from lightbsr import prepare, sub_images
 from lightbsr.sub_images import Cutting
 from lightbsr_compat import InputError, has_basicsr
 
