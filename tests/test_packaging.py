@@ -75,7 +75,7 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel):
                 expected.add(f"{place}/{path.relative_to(ROOT / folder).as_posix()}")
     assert len(expected) > 100
     assert expected <= packed
-    rest = {name for name in packed - expected if ".dist-info/" not in name}
+    rest = {name for name in packed - expected - {"lightbsr_cli.py"} if ".dist-info/" not in name}
     assert rest == set()
 
 

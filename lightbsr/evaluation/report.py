@@ -138,7 +138,7 @@ def _originals(items: BenchmarkItems, index: int, scale: int) -> list[tuple[str,
 
 def to_html(results: Results, sets: Sequence[ImageSet], store: CellStore) -> str:
     """The whole page."""
-    template = (importlib.resources.files("lightbsr.benchmark") / "report.html").read_text(encoding="utf-8")
+    template = (importlib.resources.files("lightbsr.evaluation") / "report.html").read_text(encoding="utf-8")
     head, rows = cost_table(results)
     failed = "".join(f"<li>{escape(sentence)}</li>" for sentence in failures(results))
     means = " The mean is over the settings above it." if MEAN in results.rows else ""

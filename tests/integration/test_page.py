@@ -163,7 +163,7 @@ def test_the_file_for_a_fork_of_basicsr_registers_both_students(tmp_path, monkey
     registry = module.ARCH_REGISTRY
     lightbsr, kdsr = registry["lightbsr"](**scale, **SIZES), registry["kdsr"](**scale, num_feat=8, num_block=2)
     assert isinstance(lightbsr, LightBSR) and isinstance(kdsr, KDSR)
-    assert lightbsr.upscaling.command == kdsr.upscale == 3
+    assert lightbsr.upscale == kdsr.upscale == 3
     assert lightbsr.sr_network.head.out_channels == kdsr.sr_network.head.out_channels == 8
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         del sys.modules[name]
