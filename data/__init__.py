@@ -16,6 +16,7 @@ from .degraders import (
     unsharp_mask,
 )
 from .kernels import DegradationParameters, gaussian_kernels, sample_degradation
+from .photo import PhotoParameters, degrade_photo, sample_photo
 from .priors import degradation_prior, kernel_basis, second_order_prior
 from .second_order import OrderRanges, PairPool, SecondOrderDegradation, SecondOrderParameters
 from .settings import SETTINGS, DegradationSetting, get_setting
@@ -29,6 +30,7 @@ __all__ = [
     "DegradationSetting",
     "OrderRanges",
     "PairPool",
+    "PhotoParameters",
     "RealWorldDegrader",
     "SecondOrderDegradation",
     "SecondOrderParameters",
@@ -39,10 +41,12 @@ __all__ = [
     "build_degrader",
     "degradation_prior",
     "degrade",
+    "degrade_photo",
     "gaussian_kernels",
     "get_setting",
     "kernel_basis",
     "sample_degradation",
+    "sample_photo",
     "second_order_prior",
     "to_8_bit",
     "unsharp_mask",

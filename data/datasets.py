@@ -19,7 +19,8 @@ from lightbsr_compat import InputError, did_you_mean
 from .degradations import degrade
 from .images import HRImages
 from .kernels import gaussian_kernels, sample_degradation
-from .settings import KERNEL_SIZE, get_setting
+from .photo import NO_BLUR, PhotoParameters, degrade_photo, jpeg, sample_photo
+from .settings import DOWNSAMPLERS, KERNEL_SIZE, get_setting
 
 
 def _images(opt: dict[str, Any]) -> HRImages:
@@ -43,13 +44,15 @@ class DegradationPriorDataset(Dataset):
         meta_info_file: optional, with ``disk``.
         gt_size: side of an HR patch in pixels, a multiple of the scale.
         num_views: views D of an image (4 for the teacher, 1 for the student).
-        degradation: name of the setting, ``iso`` or ``aniso_noise``.
+        degradation: a setting, by its name (``iso``, ``aniso_noise``, ``photo``) or as a mapping (``get_setting``).
         use_hflip, use_rot: random horizontal flips; random vertical flips and transposes.
 
     Items:
         gt: (D, 3, gt_size, gt_size) uint8, RGB.
         kernel: (21, 21) float32, summing to 1.
         noise_sigma: () float32, on the 0-255 scale.
+        lq_views: (D, 3, gt_size / scale, gt_size / scale) uint8, and photo: (4,) float32, of settings that are not
+            classic; else the training device degrades.
 
     Raises:
         InputError: wrong options, or an image that is missing, unreadable or smaller than ``gt_size``.
@@ -95,6 +98,16 @@ class DegradationPriorDataset(Dataset):
         for _ in range(self.num_views):
             top, left = draw(image.shape[0] - size + 1), draw(image.shape[1] - size + 1)
             views.append(_to_tensor(image[top : top + size, left : left + size]))
+        if not self.setting.is_classic:
+            photo = sample_photo(self.setting, generator)
+            gt = torch.stack(views)
+            return {
+                "gt": gt,
+                "lq_views": degrade_photo(gt.float() / 255.0, photo, scale=self.opt["scale"], generator=generator),
+                "kernel": photo.kernel()[0],
+                "noise_sigma": torch.tensor(photo.noise_sigma),
+                "photo": photo.scalars(),
+            }
         parameters = sample_degradation(self.setting, 1, generator)
         kernel = gaussian_kernels(parameters.sigma_x, parameters.sigma_y, parameters.theta)
         return {"gt": torch.stack(views), "kernel": kernel[0], "noise_sigma": parameters.noise_sigma[0]}
@@ -113,16 +126,15 @@ class DegradationPriorDataset(Dataset):
             )
 
 
-_DEGRADATION_KEYS = ("sigma", "sigma_x", "sigma_y", "theta", "noise_sigma")
+_DEGRADATION_KEYS = ("sigma", "sigma_x", "sigma_y", "theta", "noise_sigma", "downsample", "jpeg")
 
 
-def parse_fixed_degradation(degradation: Any) -> dict[str, float]:
-    """Read one fixed degradation of an option file: ``{sigma}`` or ``{sigma_x, sigma_y, theta}``, and ``noise_sigma``.
+def parse_fixed_degradation(degradation: Any) -> PhotoParameters:
+    """Read one fixed degradation of an option file or protocol.
 
-    An entry that is None (YAML's ``~``) counts as not given, so that a file can take back what its ``base`` says.
-
-    Returns:
-        sigma_x, sigma_y in HR pixels, theta in degrees, noise_sigma on the 0-255 scale.
+    Entries: ``sigma``, or ``sigma_x``, ``sigma_y`` (HR pixels) and ``theta`` (degrees), may only be missing beside
+    ``downsample``: no blur then; ``noise_sigma`` (0, on the 0-255 scale); ``downsample`` (bicubic); ``jpeg``, a quality
+    (none). An entry that is None (YAML's ``~``) counts as not given: a file can take back what its ``base`` says.
 
     Raises:
         InputError: an unknown, missing, negative or non-numeric entry.
@@ -132,10 +144,18 @@ def parse_fixed_degradation(degradation: Any) -> dict[str, float]:
     degradation = {key: value for key, value in degradation.items() if value is not None}
     for key, value in degradation.items():
         if key not in _DEGRADATION_KEYS:
-            raise InputError(f"degradation has an unknown entry {key!r}{did_you_mean(key, _DEGRADATION_KEYS)}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise InputError(f"degradation has an unknown entry {key!r}{did_you_mean(str(key), _DEGRADATION_KEYS)}")
+        if key == "downsample":
+            if value not in DOWNSAMPLERS:
+                raise InputError(f"degradation downsample is {value!r}, but must be one of {', '.join(DOWNSAMPLERS)}")
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InputError(f"degradation {key} is {value!r}, but must be a number")
-    kernel = {key: float(value) for key, value in degradation.items() if key != "noise_sigma"}
+    quality = degradation.get("jpeg")
+    if quality is not None and not (1 <= quality <= 100 and quality == int(quality)):
+        raise InputError(f"degradation jpeg is {quality!r}, but must be a whole number, a quality from 1 to 100")
+    kernel = {key: float(degradation[key]) for key in ("sigma", "sigma_x", "sigma_y", "theta") if key in degradation}
+    if not kernel and "downsample" in degradation:
+        kernel = {"sigma": NO_BLUR}
     if kernel.keys() == {"sigma"}:
         kernel = {"sigma_x": kernel["sigma"], "sigma_y": kernel["sigma"], "theta": 0.0}
     if kernel.keys() != {"sigma_x", "sigma_y", "theta"}:
@@ -143,10 +163,19 @@ def parse_fixed_degradation(degradation: Any) -> dict[str, float]:
     noise_sigma = float(degradation.get("noise_sigma", 0.0))
     if min(kernel["sigma_x"], kernel["sigma_y"]) <= 0 or noise_sigma < 0:
         raise InputError(f"degradation is {degradation!r}, but kernel widths must be positive and noise not negative")
-    return {key: kernel[key] for key in ("sigma_x", "sigma_y", "theta")} | {"noise_sigma": noise_sigma}
+    return PhotoParameters(
+        sigma_x=kernel["sigma_x"],
+        sigma_y=kernel["sigma_y"],
+        theta=math.radians(kernel["theta"]),
+        how=degradation.get("downsample", "bicubic"),
+        noise_sigma=noise_sigma,
+        poisson=False,
+        gray=False,
+        quality=None if quality is None else int(quality),
+    )
 
 
-def benchmark_noise(name: str, degradation: dict[str, float], size: tuple[int, int, int]) -> Tensor | None:
+def benchmark_noise(name: str, degradation: PhotoParameters, size: tuple[int, int, int]) -> Tensor | None:
     """The noise that a benchmark adds: a function of image name and degradation alone, drawn on the CPU.
 
     Args:
@@ -157,12 +186,35 @@ def benchmark_noise(name: str, degradation: dict[str, float], size: tuple[int, i
     Returns:
         (3, h, w) float32 on the 0-255 scale, or None without noise.
     """
-    if not degradation["noise_sigma"]:
+    if not degradation.noise_sigma:
         return None
-    label = "|".join([name, *(f"{key}={value:g}" for key, value in sorted(degradation.items()))])
+    parts = dict(
+        noise_sigma=degradation.noise_sigma,
+        sigma_x=degradation.sigma_x,
+        sigma_y=degradation.sigma_y,
+        theta=math.degrees(degradation.theta),
+    )
+    label = "|".join([name, *(f"{key}={value:g}" for key, value in parts.items())])
     # numpy's RandomState is frozen: the same numbers with every version and on every machine.
     noise = np.random.RandomState(zlib.crc32(label.encode())).standard_normal(size)
-    return torch.from_numpy(noise * degradation["noise_sigma"]).float()
+    return torch.from_numpy(noise * degradation.noise_sigma).float()
+
+
+def degrade_fixed(gt: Tensor, degradation: PhotoParameters, noise: Tensor | None, *, scale: int) -> Tensor:
+    """Blur, down-sample, add noise, round and compress, each as far as the degradation says.
+
+    Args:
+        gt: (B, 3, H, W) in [0, 1], H and W multiples of ``scale``.
+        degradation: of all images.
+        noise: (B, 3, H / scale, W / scale) on the 0-255 scale, or None.
+
+    Returns:
+        (B, 3, H / scale, W / scale) in [0, 1], multiples of 1/255.
+    """
+    lq = degrade(gt, degradation.kernel().expand(len(gt), -1, -1), noise, scale=scale, how=degradation.how)
+    if degradation.quality is None:
+        return lq
+    return jpeg((lq * 255.0).round(), degradation.quality) / 255.0
 
 
 @DATASET_REGISTRY.register()
@@ -172,12 +224,13 @@ class BlindBenchmarkDataset(Dataset):
     Options:
         dataroot_gt, io_backend, meta_info_file: as in ``DegradationPriorDataset``.
         degradation: ``{sigma: 1.2}``, or ``{sigma_x: 2, sigma_y: 0.5, theta: 30, noise_sigma: 5}`` with widths in HR
-            pixels, the angle in degrees and the noise on the 0-255 scale.
+            pixels, the angle in degrees and the noise on the 0-255 scale; for photographs also ``downsample: area`` and
+            ``jpeg: 75`` (``parse_fixed_degradation``).
 
     Items:
         lq: (3, h, w) float32 in [0, 1], multiples of 1/255.
         gt: (3, h * scale, w * scale) float32 in [0, 1], cropped at the bottom right.
-        kernel: (21, 21) float32; noise_sigma: () float32, for a teacher.
+        kernel: (21, 21) float32; noise_sigma: () float32; photo: (4,) float32 (``PhotoParameters``), for a teacher.
         lq_path, gt_path: path of the HR image.
 
     Raises:
@@ -189,8 +242,7 @@ class BlindBenchmarkDataset(Dataset):
         self.scale: int = opt["scale"]
         self.degradation = parse_fixed_degradation(opt["degradation"])
         self.images = _images(opt)
-        sigma_x, sigma_y, theta, _ = (torch.tensor([v], dtype=torch.float64) for v in self.degradation.values())
-        self.kernel = gaussian_kernels(sigma_x, sigma_y, theta.deg2rad()).float()  # (1, 21, 21)
+        self.kernel = self.degradation.kernel()  # (1, 21, 21)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -201,12 +253,13 @@ class BlindBenchmarkDataset(Dataset):
         gt = _to_tensor(image).float() / 255.0
         size = (3, height // self.scale, width // self.scale)
         noise = benchmark_noise(self.images.names[index], self.degradation, size)
-        lq = degrade(gt[None], self.kernel, None if noise is None else noise[None], scale=self.scale)[0]
+        lq = degrade_fixed(gt[None], self.degradation, None if noise is None else noise[None], scale=self.scale)[0]
         return {
             "lq": lq,
             "gt": gt,
             "kernel": self.kernel[0],
-            "noise_sigma": torch.tensor(self.degradation["noise_sigma"]),
+            "noise_sigma": torch.tensor(self.degradation.noise_sigma),
+            "photo": self.degradation.scalars(),
             "lq_path": path,
             "gt_path": path,
         }

@@ -79,7 +79,21 @@ def to_8_bit(images: Tensor) -> Tensor:
     return images.round().clamp(0, 255)
 
 
-def degrade(images: Tensor, kernels: Tensor, noise: Tensor | None, *, scale: int) -> Tensor:
+def downsample(images: Tensor, scale: int, how: str) -> Tensor:
+    """Down-sample (B, C, H, W) by a whole factor that divides both sides: (B, C, H / scale, W / scale).
+
+    Args:
+        how: ``bicubic`` (``bicubic_downsample``), ``area`` (the mean of scale x scale pixels) or ``bilinear`` (a
+            triangle of twice the factor's width, as Pillow and antialiased PyTorch have it).
+    """
+    if how == "area":
+        return F.avg_pool2d(images, scale)
+    if how == "bilinear":
+        return F.interpolate(images, scale_factor=1 / scale, mode="bilinear", antialias=True)
+    return bicubic_downsample(images, scale)
+
+
+def degrade(images: Tensor, kernels: Tensor, noise: Tensor | None, *, scale: int, how: str = "bicubic") -> Tensor:
     """Make LR images of HR images (Eq. 9).
 
     Args:
@@ -87,11 +101,12 @@ def degrade(images: Tensor, kernels: Tensor, noise: Tensor | None, *, scale: int
         kernels: (B, k, k), summing to 1.
         noise: (B, C, H / scale, W / scale) to be added, on the 0-255 scale, or None.
         scale: 2, 3 or 4.
+        how: as of ``downsample``.
 
     Returns:
         (B, C, H / scale, W / scale) in [0, 1], multiples of 1/255.
     """
-    lq = bicubic_downsample(blur(images * 255.0, kernels), scale)
+    lq = downsample(blur(images * 255.0, kernels), scale, how)
     if noise is not None:
         lq = lq + noise
     return to_8_bit(lq) / 255.0

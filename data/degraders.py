@@ -33,10 +33,10 @@ class TrainingBatch(NamedTuple):
 
 
 class ClassicDegrader:
-    """Batches of ``DegradationPriorDataset``: blur, bicubic down-sampling, noise.
+    """Batches of ``DegradationPriorDataset``; photographs have their LR images from there already.
 
     Args:
-        setting: one of ``SETTINGS``.
+        setting: as ``get_setting`` returns it.
         scale: 2, 3 or 4.
 
     Attributes:
@@ -56,8 +56,12 @@ class ClassicDegrader:
         kernel, noise_sigma = data["kernel"].to(device), data["noise_sigma"].to(device)
         prior = None
         if basis is not None:
-            prior = degradation_prior(kernel, noise_sigma, basis=basis, setting=self.setting)
-        return TrainingBatch(self.degradation(gt, kernel, noise_sigma), gt[:, 0], prior)
+            photo = None if self.setting.is_classic else data["photo"].to(device)
+            prior = degradation_prior(kernel, noise_sigma, basis=basis, setting=self.setting, photo=photo)
+        if self.setting.is_classic:
+            return TrainingBatch(self.degradation(gt, kernel, noise_sigma), gt[:, 0], prior)
+        lq = data["lq_views"].to(device, non_blocking=True).float() / 255.0
+        return TrainingBatch(lq, gt[:, 0], prior)
 
 
 def unsharp_mask() -> nn.Module:
@@ -170,10 +174,11 @@ def build_degrader(opt: dict[str, Any]) -> Degrader:
     dataset_opt = opt["datasets"]["train"]
     name, dataset = dataset_opt.get("degradation"), dataset_opt["type"].removesuffix("_basicsr")
     known = {**dict.fromkeys(SETTINGS, "DegradationPriorDataset"), REAL_WORLD: "RealESRGANDataset"}
-    if name not in known:
-        raise InputError(f"degradation is {name!r}, but must be the name of a setting{did_you_mean(str(name), known)}")
-    if dataset != known[name]:
-        raise InputError(f"datasets: train: type is {dataset!r}, but degradation {name!r} needs {known[name]!r}")
+    if isinstance(name, str) and name not in known:
+        raise InputError(f"degradation is {name!r}, but must be the name of a setting{did_you_mean(name, known)}")
+    needed = known[name] if isinstance(name, str) else "DegradationPriorDataset"
+    if dataset != needed:
+        raise InputError(f"datasets: train: type is {dataset!r}, but degradation {name!r} needs {needed!r}")
     sharpen = bool(opt["train"].get("usm_targets"))
     if name == REAL_WORLD:
         return RealWorldDegrader(dataset_opt, scale=opt["scale"], sharpen=sharpen)
@@ -182,18 +187,21 @@ def build_degrader(opt: dict[str, Any]) -> Degrader:
     return ClassicDegrader(get_setting(name), scale=opt["scale"])
 
 
-def benchmark_prior(setting: str, kernel: Tensor, noise_sigma: Tensor, *, basis: Tensor) -> Tensor:
+def benchmark_prior(
+    setting: str, kernel: Tensor, noise_sigma: Tensor, *, basis: Tensor, photo: Tensor | None = None
+) -> Tensor:
     """The prior that a teacher of ``setting`` is shown for an image of ``BlindBenchmarkDataset``.
 
     Args:
-        setting: a name of ``SETTINGS``, or ``real_world``.
+        setting: a name that ``get_setting`` takes, or ``real_world``.
         kernel: (B, 21, 21).
         noise_sigma: (B,) on the 0-255 scale.
         basis: (441, 15), the teacher's.
+        photo: (B, 4), as of ``degradation_prior``.
 
     Returns:
         (B, P)
     """
     if setting == REAL_WORLD:
         return second_order_prior(classic_as_second_order(kernel, noise_sigma), basis=basis)
-    return degradation_prior(kernel, noise_sigma, basis=basis, setting=get_setting(setting))
+    return degradation_prior(kernel, noise_sigma, basis=basis, setting=get_setting(setting), photo=photo)

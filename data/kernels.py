@@ -13,7 +13,7 @@ from .settings import KERNEL_SIZE, DegradationSetting
 
 
 class DegradationParameters(NamedTuple):
-    """One degradation per image of a batch.
+    """One classic degradation per image of a batch.
 
     Attributes:
         sigma_x: (B,) kernel width along the rotated first axis, in HR pixels.
@@ -29,7 +29,7 @@ class DegradationParameters(NamedTuple):
 
 
 def sample_degradation(setting: DegradationSetting, batch: int, generator: torch.Generator) -> DegradationParameters:
-    """Draw the degradations of ``batch`` images, on the generator's device, all uniform in the setting's ranges."""
+    """Draw classic degradations of ``batch`` images, on the generator's device, all uniform in the setting's ranges."""
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(batch, generator=generator, device=generator.device)

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from .kernels import gaussian_kernels
 from .second_order import OrderParameters, SecondOrderParameters, identity_kernels
-from .settings import NUM_KERNEL_COMPONENTS, NUM_NOISE_CHANNELS, DegradationSetting
+from .settings import DOWNSAMPLERS, NO_JPEG, NUM_KERNEL_COMPONENTS, NUM_NOISE_CHANNELS, DegradationSetting
 
 _BASIS_SAMPLES = 5000
 _BASIS_SEED = 0
+_PHOTO_NOISE_UNIT = 15.0  # of 255
+_PHOTO_JPEG_UNIT = 70.0
 
 
 @functools.cache
@@ -44,19 +46,35 @@ def kernel_basis() -> Tensor:
     return _cached_basis().clone()
 
 
-def degradation_prior(kernels: Tensor, noise_sigma: Tensor, *, basis: Tensor, setting: DegradationSetting) -> Tensor:
-    """What the teacher is told of the degradation: ``kernels @ basis``, then the noise level three times if any.
+def degradation_prior(
+    kernels: Tensor, noise_sigma: Tensor, *, basis: Tensor, setting: DegradationSetting, photo: Tensor | None = None
+) -> Tensor:
+    """The degradation as the teacher sees it.
+
+    Classic settings (Sec. 3.2.1): ``kernels @ basis``, then the noise level three times if any. Others, which are ours:
+    ``kernels @ basis``; level / 15 of Gaussian noise, of Poisson noise, and of noise that is the same in all channels;
+    JPEG, (100 - quality) / 70, 0 for none; a one for the way to down-sample (bicubic, area, bilinear).
 
     Args:
         kernels: (B, 21, 21).
-        noise_sigma: (B,) on the 0-255 scale; unused where the setting has no noise.
+        noise_sigma: (B,) on the 0-255 scale; unused where a classic setting has no noise.
         basis: (441, 15), ``kernel_basis`` or a teacher's own.
-        setting: decides whether the noise level belongs to the prior.
+        setting: decides which channels there are.
+        photo: (B, 4), ``PhotoParameters.scalars`` of each image; None: bicubic down-sampling, no JPEG. Unused in
+            classic settings.
 
     Returns:
         (B, P), P = ``setting.num_prior_channels``.
     """
     prior = kernels.flatten(1) @ basis.to(kernels)
+    if not setting.is_classic:
+        if photo is None:
+            photo = prior.new_tensor([0.0, 0.0, 0.0, NO_JPEG]).expand(len(prior), -1)
+        poisson, gray, how, quality = photo.to(prior).unbind(1)
+        level = noise_sigma.to(prior) / _PHOTO_NOISE_UNIT
+        scalars = [level * (1 - poisson), level * poisson, level * gray, (NO_JPEG - quality) / _PHOTO_JPEG_UNIT]
+        ways = [(how == i).to(prior) for i in range(len(DOWNSAMPLERS))]
+        return torch.cat([prior, torch.stack([*scalars, *ways], dim=1)], dim=1)
     if setting.has_noise:
         noise = noise_sigma.to(kernels)[:, None].expand(-1, NUM_NOISE_CHANNELS)
         prior = torch.cat([prior, noise], dim=1)

@@ -119,8 +119,8 @@ class IDRDynamicSRNetwork(SRFrame):
         lq (B, 3, h, w), guide (B, n) -> (B, 3, h * upscale, w * upscale), not clamped
     """
 
-    def __init__(self, *, num_feat: int, num_block: int, upscale: int) -> None:
-        super().__init__(num_feat=num_feat, upscale=upscale)
+    def __init__(self, *, num_feat: int, num_block: int, upscale: int, upsampler: str) -> None:
+        super().__init__(num_feat=num_feat, upscale=upscale, upsampler=upsampler)
         self.blocks = nn.ModuleList(IDRDynamicBlock(num_feat=num_feat) for _ in range(num_block))
 
     def body(self, x: Tensor, idr: Tensor, pool: Pool = global_average) -> Tensor:
@@ -139,7 +139,9 @@ class KDSROutput(NamedTuple):
 class _KDSRBase(nn.Module):
     """Estimator, converter (Linear 4 n -> n, LeakyReLU) and SR network, as student and teacher have them."""
 
-    def __init__(self, *, num_in_ch: int, num_feat: int, num_block: int, num_resblock: int, upscale: int) -> None:
+    def __init__(
+        self, *, num_in_ch: int, num_feat: int, num_block: int, num_resblock: int, upscale: int, upsampler: str
+    ) -> None:
         super().__init__()
         for name, value, least in (
             ("num_feat", num_feat, 1),
@@ -151,7 +153,9 @@ class _KDSRBase(nn.Module):
         self.upscale = upscale
         self.estimator = KDSREstimator(num_in_ch=num_in_ch, num_feat=num_feat, num_resblock=num_resblock)
         self.converter = nn.Sequential(nn.Linear(4 * num_feat, num_feat), nn.LeakyReLU(0.1))
-        self.sr_network = IDRDynamicSRNetwork(num_feat=num_feat, num_block=num_block, upscale=upscale)
+        self.sr_network = IDRDynamicSRNetwork(
+            num_feat=num_feat, num_block=num_block, upscale=upscale, upsampler=upsampler
+        )
 
     def _super_resolve(self, lq: Tensor, idr: Tensor) -> Tensor:
         return self.sr_network(lq, self.converter(idr))
@@ -165,6 +169,7 @@ class KDSR(_KDSRBase):
         num_block: IDR-DDC blocks.
         num_resblock: residual blocks of the estimator.
         upscale: 2, 3 or 4.
+        upsampler: ``pixelshuffle``, EDSR's tail as in the paper, or ``pixelshuffledirect``, one convolution.
 
     The defaults are KDSR-M (x4: 5,795,075 trainable parameters).
 
@@ -172,9 +177,22 @@ class KDSR(_KDSRBase):
         ValueError: a size below 1, or an upscale that the tail does not know.
     """
 
-    def __init__(self, *, num_feat: int = 64, num_block: int = 53, num_resblock: int = 9, upscale: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        num_feat: int = 64,
+        num_block: int = 53,
+        num_resblock: int = 9,
+        upscale: int = 4,
+        upsampler: str = "pixelshuffle",
+    ) -> None:
         super().__init__(
-            num_in_ch=3, num_feat=num_feat, num_block=num_block, num_resblock=num_resblock, upscale=upscale
+            num_in_ch=3,
+            num_feat=num_feat,
+            num_block=num_block,
+            num_resblock=num_resblock,
+            upscale=upscale,
+            upsampler=upsampler,
         )
 
     def forward(self, lq: Tensor) -> Tensor:
@@ -197,7 +215,7 @@ class KDSRTeacher(_KDSRBase):
     Args:
         setting: name of the degradation setting that the teacher is trained for, kept as a buffer so that it travels
             with the weights.
-        num_feat, num_block, num_resblock, upscale: as in ``KDSR``.
+        num_feat, num_block, num_resblock, upscale, upsampler: as in ``KDSR``.
 
     The defaults are KDSR-M (x4: 5,822,723 trainable parameters).
 
@@ -208,7 +226,14 @@ class KDSRTeacher(_KDSRBase):
     setting_code: Tensor
 
     def __init__(
-        self, *, setting: str = "", num_feat: int = 64, num_block: int = 53, num_resblock: int = 9, upscale: int = 4
+        self,
+        *,
+        setting: str = "",
+        num_feat: int = 64,
+        num_block: int = 53,
+        num_resblock: int = 9,
+        upscale: int = 4,
+        upsampler: str = "pixelshuffle",
     ) -> None:
         super().__init__(
             num_in_ch=3 + 3 * upscale**2,
@@ -216,6 +241,7 @@ class KDSRTeacher(_KDSRBase):
             num_block=num_block,
             num_resblock=num_resblock,
             upscale=upscale,
+            upsampler=upsampler,
         )
         self.unshuffle = nn.PixelUnshuffle(upscale)
         self.register_buffer("setting_code", encode_setting(setting))

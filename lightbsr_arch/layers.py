@@ -37,8 +37,8 @@ class MeanShift(nn.Module):
         return x + self.mean
 
 
-class UpsampleTail(nn.Module):
-    """EDSR's tail: sub-pixel convolutions up to ``upscale``, then a 3x3 convolution to RGB.
+class PixelShuffleTail(nn.Module):
+    """EDSR's tail, the papers': sub-pixel convolutions up to ``upscale``, then a 3x3 convolution to RGB.
 
     Args:
         num_feat: channels that come in.
@@ -46,18 +46,12 @@ class UpsampleTail(nn.Module):
 
     Shape:
         (B, num_feat, h, w) -> (B, 3, h * upscale, w * upscale)
-
-    Raises:
-        ValueError: ``upscale`` is none of 2, 3, 4.
     """
 
     def __init__(self, *, num_feat: int, upscale: int) -> None:
         super().__init__()
-        steps = {2: (2,), 3: (3,), 4: (2, 2)}.get(upscale)
-        if steps is None:
-            raise ValueError(f"upscale is {upscale!r}, but this network is defined for 2, 3 and 4 only")
         layers: list[nn.Module] = []
-        for step in steps:
+        for step in {2: (2,), 3: (3,), 4: (2, 2)}[upscale]:
             layers += [nn.Conv2d(num_feat, step * step * num_feat, 3, padding=1), nn.PixelShuffle(step)]
         self.upsample = nn.Sequential(*layers)
         self.conv = nn.Conv2d(num_feat, 3, 3, padding=1)
@@ -66,10 +60,37 @@ class UpsampleTail(nn.Module):
         return self.conv(self.upsample(x))
 
 
-class SRFrame(nn.Module):
-    """What EDSR's descendants have around their body: mean shift, head, a convolution, the long skip, and the tail.
+class PixelShuffleDirectTail(nn.Sequential):
+    """One convolution to 3 * upscale^2 channels and one PixelShuffle, as in SwinIR's lightweight networks.
 
-    A subclass adds its body. Args and shapes: those of ``UpsampleTail``; the image is not clamped.
+    All of its work is done on the LR grid: for networks of few channels EDSR's tail is more than half of the work.
+    Arguments and shapes: those of ``PixelShuffleTail``.
+    """
+
+    def __init__(self, *, num_feat: int, upscale: int) -> None:
+        super().__init__(nn.Conv2d(num_feat, 3 * upscale**2, 3, padding=1), nn.PixelShuffle(upscale))
+
+
+UPSAMPLERS = {"pixelshuffle": PixelShuffleTail, "pixelshuffledirect": PixelShuffleDirectTail}
+
+
+def build_tail(upsampler: str, *, num_feat: int, upscale: int) -> nn.Module:
+    """The tail of that name in ``UPSAMPLERS``: (B, num_feat, h, w) -> (B, 3, h * upscale, w * upscale).
+
+    Raises:
+        ValueError: no such upsampler, or ``upscale`` is none of 2, 3, 4.
+    """
+    if upsampler not in UPSAMPLERS:
+        raise ValueError(f"upsampler is {upsampler!r}, but must be {' or '.join(map(repr, UPSAMPLERS))}")
+    if upscale not in (2, 3, 4):
+        raise ValueError(f"upscale is {upscale!r}, but this network is defined for 2, 3 and 4 only")
+    return UPSAMPLERS[upsampler](num_feat=num_feat, upscale=upscale)
+
+
+class SRFrame(nn.Module):
+    """EDSR-style head, long skip and tail around a body that a subclass adds.
+
+    Args and shapes: those of ``build_tail``; the image is not clamped.
 
     Attributes:
         takes_averages: whether the body has global averages (``pooling``).
@@ -77,12 +98,12 @@ class SRFrame(nn.Module):
 
     takes_averages = False
 
-    def __init__(self, *, num_feat: int, upscale: int) -> None:
+    def __init__(self, *, num_feat: int, upscale: int, upsampler: str) -> None:
         super().__init__()
         self.sub_mean = MeanShift(sign=-1)
         self.head = nn.Conv2d(3, num_feat, 3, padding=1)
         self.body_conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
-        self.tail = UpsampleTail(num_feat=num_feat, upscale=upscale)
+        self.tail = build_tail(upsampler, num_feat=num_feat, upscale=upscale)
         self.add_mean = MeanShift(sign=1)
 
     def body(self, x: Tensor, idr: Any, pool: Pool = global_average) -> Tensor:

@@ -27,6 +27,7 @@ class LightBSRSizes:
     num_group: int
     num_block: int
     upscale: int
+    upsampler: str
     num_idr: int
     num_channel_idr: int
     layer_scale_init: float
@@ -141,7 +142,7 @@ class IDRGuidedSRNetwork(SRFrame):
     """
 
     def __init__(self, sizes: LightBSRSizes) -> None:
-        super().__init__(num_feat=sizes.num_feat, upscale=sizes.upscale)
+        super().__init__(num_feat=sizes.num_feat, upscale=sizes.upscale, upsampler=sizes.upsampler)
         self.takes_averages = sizes.channel_modulation
         self.groups = nn.ModuleList(IDRAdaptationGroup(sizes) for _ in range(sizes.num_group))
 
@@ -166,6 +167,7 @@ class LightBSR(nn.Module):
         num_group: IDR-AGs.
         num_block: IDR-ABs in each group.
         upscale: 2, 3 or 4.
+        upsampler: ``pixelshuffle``, EDSR's tail as in the paper, or ``pixelshuffledirect``, one convolution.
         num_idr: channels of the estimator's output, a multiple of 16; the spatial IDR has a sixteenth of them.
         num_channel_idr: length of the channel IDR.
         layer_scale_init: first value of the layer scales.
@@ -189,6 +191,7 @@ class LightBSR(nn.Module):
         num_group: int = 8,
         num_block: int = 8,
         upscale: int = 4,
+        upsampler: str = "pixelshuffle",
         num_idr: int = 128,
         num_channel_idr: int = 48,
         layer_scale_init: float = 1e-6,
@@ -203,6 +206,7 @@ class LightBSR(nn.Module):
             num_group=num_group,
             num_block=num_block,
             upscale=upscale,
+            upsampler=upsampler,
             num_idr=num_idr,
             num_channel_idr=num_channel_idr,
             layer_scale_init=layer_scale_init,

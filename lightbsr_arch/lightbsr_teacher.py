@@ -54,8 +54,8 @@ class LightBSRTeacher(nn.Module):
         setting: name of the degradation setting that the teacher is trained for, kept as a buffer for the same reason.
         use_prior: whether the estimators see the prior; False is an ablation (Table 1) in which ``num_prior`` does not
             matter and the prior that the methods are given is ignored.
-        num_feat, num_group, num_block, upscale, num_idr, num_channel_idr, layer_scale_init: as in ``LightBSR``.
-        spatial_modulation, channel_modulation, idr_correction: as in ``LightBSR``.
+        num_feat, num_group, num_block, upscale, upsampler, num_idr, num_channel_idr, layer_scale_init,
+            spatial_modulation, channel_modulation, idr_correction: as in ``LightBSR``.
         queue_size: keys in the queue.
         momentum: m of the key estimator's update, k <- m k + (1 - m) q.
 
@@ -83,6 +83,7 @@ class LightBSRTeacher(nn.Module):
         num_group: int = 8,
         num_block: int = 8,
         upscale: int = 4,
+        upsampler: str = "pixelshuffle",
         num_idr: int = 128,
         num_channel_idr: int = 48,
         layer_scale_init: float = 1e-6,
@@ -98,6 +99,7 @@ class LightBSRTeacher(nn.Module):
             num_group=num_group,
             num_block=num_block,
             upscale=upscale,
+            upsampler=upsampler,
             num_idr=num_idr,
             num_channel_idr=num_channel_idr,
             layer_scale_init=layer_scale_init,

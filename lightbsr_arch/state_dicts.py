@@ -19,10 +19,13 @@ def _count(state_dict: Mapping[str, Tensor], prefix: str) -> int:
     return max(numbers, default=-1) + 1
 
 
-def _upscale(state_dict: Mapping[str, Tensor], prefix: str) -> int:
-    """The scale of an ``UpsampleTail``: each of its convolutions widens by the square of its step."""
-    weights = [w for key, w in state_dict.items() if re.fullmatch(re.escape(prefix) + r"upsample\.\d+\.weight", key)]
-    return math.prod(math.isqrt(w.shape[0] // w.shape[1]) for w in weights)
+def _tail_options(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """``upscale`` and ``upsampler``: the widths of the tail's convolutions tell."""
+    direct = state_dict.get("sr_network.tail.0.weight")
+    if direct is not None:
+        return dict(upscale=math.isqrt(direct.shape[0] // 3), upsampler="pixelshuffledirect")
+    weights = [w for key, w in state_dict.items() if re.fullmatch(r"sr_network\.tail\.upsample\.\d+\.weight", key)]
+    return dict(upscale=math.prod(math.isqrt(w.shape[0] // w.shape[1]) for w in weights), upsampler="pixelshuffle")
 
 
 def _kdsr_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], dict[str, Any]]:
@@ -32,7 +35,7 @@ def _kdsr_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], di
         num_block=_count(state_dict, "sr_network.blocks."),
         # A residual block's keys have one number more than those of the layers beside it.
         num_resblock=sum(bool(re.fullmatch(r"estimator\.features\.\d+\.0\.weight", key)) for key in state_dict),
-        upscale=_upscale(state_dict, "sr_network.tail."),
+        **_tail_options(state_dict),
     )
     if "setting_code" in state_dict:
         return KDSRTeacher, {**options, "setting": decode_setting(state_dict["setting_code"])}
@@ -58,7 +61,7 @@ def network_options(state_dict: Mapping[str, Tensor]) -> tuple[type[nn.Module], 
             num_feat=state_dict["sr_network.head.weight"].shape[0],
             num_group=_count(state_dict, "sr_network.groups."),
             num_block=_count(state_dict, "sr_network.groups.0.blocks."),
-            upscale=_upscale(state_dict, "sr_network.tail."),
+            **_tail_options(state_dict),
             num_idr=state_dict["converter.to_channel.0.weight"].shape[1],
             num_channel_idr=state_dict["converter.to_channel.0.weight"].shape[0],
             spatial_modulation="sr_network.groups.0.blocks.0.modulation.spatial_gate.0.weight" in state_dict,

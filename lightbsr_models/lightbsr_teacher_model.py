@@ -94,7 +94,9 @@ class LightBSRTeacherModel(TeacherModel):
         super().feed_data(data)
         if "lq" in data:
             kernel, noise_sigma = data["kernel"].to(self.device), data["noise_sigma"].to(self.device)
-            self.prior = benchmark_prior(self.net_g.setting, kernel, noise_sigma, basis=self.kernel_basis())
+            self.prior = benchmark_prior(
+                self.net_g.setting, kernel, noise_sigma, basis=self.kernel_basis(), photo=data["photo"]
+            )
 
     def before_step(self, stage: int) -> None:
         super().before_step(stage)

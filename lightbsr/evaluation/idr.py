@@ -72,7 +72,9 @@ def represent(network: nn.Module, item: dict[str, Any], device: torch.device) ->
         return _vectors(idr=idr[0], guide=network.converter(idr)[0])
     if isinstance(network, LightBSRTeacher):
         kernel, noise_sigma = item["kernel"][None].to(device), item["noise_sigma"][None].to(device)
-        prior = benchmark_prior(network.setting, kernel, noise_sigma, basis=network.kernel_basis)
+        prior = benchmark_prior(
+            network.setting, kernel, noise_sigma, basis=network.kernel_basis, photo=item["photo"][None]
+        )
         features = network.query_estimator(lq, prior if network.use_prior else None)
     else:
         features = network.estimator(lq)  # type: ignore[operator]
@@ -111,8 +113,8 @@ def _targets(protocol: Protocol, scale: int, labels: np.ndarray) -> dict[str, np
     """What the linear probes look for, where it varies: the kernel's width and the noise level."""
     degradations = [parse_fixed_degradation(setting.degradation) for setting in protocol.settings(scale)]
     values = {
-        "sigma": np.array([(d["sigma_x"] * d["sigma_y"]) ** 0.5 for d in degradations]),
-        "noise": np.array([d["noise_sigma"] for d in degradations]),
+        "sigma": np.array([(d.sigma_x * d.sigma_y) ** 0.5 for d in degradations]),
+        "noise": np.array([d.noise_sigma for d in degradations]),
     }
     return {name: value[labels] for name, value in values.items() if np.ptp(value) > 0}
 

@@ -269,12 +269,12 @@ def test_benchmark_noise_is_what_it_was_published_with():
 
 def test_benchmark_noise_differs_by_image_and_by_every_part_of_the_setting():
     base = {"sigma_x": 2.0, "sigma_y": 0.5, "theta": 30.0, "noise_sigma": 5.0}
-    first = benchmark_noise("a", base, (3, 32, 32)) / 5.0
+    first = benchmark_noise("a", parse_fixed_degradation(base), (3, 32, 32)) / 5.0
     assert first.std() == pytest.approx(1, abs=0.05) and first.mean() == pytest.approx(0, abs=0.07)
-    others = [benchmark_noise("b", base, (3, 32, 32)) / 5.0]
+    others = [benchmark_noise("b", parse_fixed_degradation(base), (3, 32, 32)) / 5.0]
     for key, value in {"sigma_x": 2.5, "sigma_y": 0.6, "theta": 31.0, "noise_sigma": 10.0}.items():
-        changed = base | {key: value}
-        others.append(benchmark_noise("a", changed, (3, 32, 32)) / changed["noise_sigma"])
+        changed = parse_fixed_degradation(base | {key: value})
+        others.append(benchmark_noise("a", changed, (3, 32, 32)) / changed.noise_sigma)
     rows = torch.stack([first, *others]).flatten(1)
     assert (torch.corrcoef(rows) - torch.eye(6)).abs().max() < 0.1
 
@@ -305,7 +305,14 @@ def test_an_image_too_small_to_be_blurred_is_named(tmp_path, photo):
 )
 def test_degradations_of_option_files(degradation, expected):
     parsed = parse_fixed_degradation(degradation)
-    assert tuple(parsed[key] for key in ("sigma_x", "sigma_y", "theta", "noise_sigma")) == expected
+    assert (parsed.sigma_x, parsed.sigma_y, math.degrees(parsed.theta), parsed.noise_sigma) == expected
+    assert (parsed.how, parsed.quality) == ("bicubic", None)
+
+
+def test_degradations_of_photographs_in_option_files():
+    assert parse_fixed_degradation({"downsample": "area"}) == (0.01, 0.01, 0.0, "area", 0.0, False, False, None)
+    parsed = parse_fixed_degradation({"sigma": 1, "noise_sigma": 5, "downsample": "area", "jpeg": 85})
+    assert parsed == (1.0, 1.0, 0.0, "area", 5.0, False, False, 85)
 
 
 @pytest.mark.parametrize(
@@ -325,6 +332,9 @@ def test_degradations_of_option_files(degradation, expected):
         ({"sigma": 0}, "must be positive"),
         ({"sigma_x": 1, "sigma_y": -1, "theta": 0}, "must be positive"),
         ({"sigma": 1.2, "noise_sigma": -1}, "noise not negative"),
+        ({"downsample": "nearest"}, "downsample is 'nearest', but must be one of bicubic, area, bilinear"),
+        ({"downsample": "area", "jpeg": 101}, "jpeg is 101"),
+        ({"downsample": "area", "jpeg": 84.5}, "jpeg is 84.5"),
     ],
 )
 def test_wrong_degradations_are_refused_by_what_is_wrong(image_folder, degradation, message):

@@ -24,5 +24,5 @@ def test_prior_channels_follow_from_the_noise():
 def test_an_unknown_setting_names_the_nearest():
     with pytest.raises(InputError, match=r"'aniso_noises'.*did you mean 'aniso_noise'"):
         get_setting("aniso_noises")
-    with pytest.raises(InputError, match="known: aniso_noise, iso"):
+    with pytest.raises(InputError, match="known: aniso_noise, iso, photo"):
         get_setting("zzz")

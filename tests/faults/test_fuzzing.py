@@ -174,7 +174,7 @@ ANYTHING = st.recursive(
 def test_benchmark_degradations_are_parsed_or_refused(figures, degradation):
     try:
         parsed = parse_fixed_degradation(degradation)
-        assert min(parsed["sigma_x"], parsed["sigma_y"]) > 0
+        assert min(parsed.sigma_x, parsed.sigma_y) > 0
     except InputError:
         pass
     figures["inputs fuzzed: degradations"] += 1

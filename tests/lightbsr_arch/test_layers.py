@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightbsr_arch.layers import ConvNeXtBranch, DepthwiseConv, MeanShift, PixelLinear, UpsampleTail, in_strips
+from lightbsr_arch.layers import ConvNeXtBranch, DepthwiseConv, MeanShift, PixelLinear, build_tail, in_strips
 
 
 def test_mean_shift_subtracts_and_adds_the_div2k_mean():
@@ -20,16 +20,35 @@ def test_mean_shift_leaves_no_trace_in_the_state_dict():
 
 @pytest.mark.parametrize("upscale, widths", [(2, [256]), (3, [576]), (4, [256, 256])])
 def test_tail_has_one_sub_pixel_convolution_per_step(upscale, widths):
-    tail = UpsampleTail(num_feat=64, upscale=upscale)
+    tail = build_tail("pixelshuffle", num_feat=64, upscale=upscale)
     convs = [m for m in tail.upsample if isinstance(m, torch.nn.Conv2d)]
     assert [conv.out_channels for conv in convs] == widths
     assert {conv.in_channels for conv in convs} == {64}
 
 
+@pytest.mark.parametrize("upscale", [2, 3, 4])
+def test_direct_tail_is_one_convolution_whose_channels_become_pixels(upscale):
+    tail = build_tail("pixelshuffledirect", num_feat=8, upscale=upscale)
+    x = torch.rand(2, 8, 5, 6)
+    channels = tail[0](x)  # (2, 3 * upscale^2, 5, 6)
+    out = tail(x)
+    assert out.shape == (2, 3, 5 * upscale, 6 * upscale)
+    for colour in range(3):
+        for i in range(upscale):
+            for j in range(upscale):
+                plane = channels[:, colour * upscale**2 + i * upscale + j]
+                assert torch.equal(out[:, colour, i::upscale, j::upscale], plane)
+
+
+def test_an_unknown_upsampler_is_refused():
+    with pytest.raises(ValueError, match="upsampler is 'nearest\\+conv', but must be 'pixelshuffle' or"):
+        build_tail("nearest+conv", num_feat=8, upscale=4)
+
+
 @pytest.mark.parametrize("upscale", [0, 1, 5, 8, "4"])
 def test_tail_refuses_other_scales(upscale):
     with pytest.raises(ValueError, match="upscale"):
-        UpsampleTail(num_feat=8, upscale=upscale)
+        build_tail("pixelshuffle", num_feat=8, upscale=upscale)
 
 
 def test_convnext_branch_against_its_formula():

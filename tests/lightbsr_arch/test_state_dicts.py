@@ -22,7 +22,14 @@ def same_state(a, b) -> bool:
 
 
 @pytest.mark.parametrize("upscale", [2, 3, 4])
-@pytest.mark.parametrize("sizes", [ODD, dict(num_feat=4, num_group=1, num_block=11, num_idr=16, num_channel_idr=1)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ODD,
+        dict(num_feat=4, num_group=1, num_block=11, num_idr=16, num_channel_idr=1),
+        dict(ODD, upsampler="pixelshuffledirect"),
+    ],
+)
 def test_student_round_trip(upscale, sizes):
     network = randomised(LightBSR(**sizes, upscale=upscale))
     rebuilt = build_from_state_dict(network.state_dict())
@@ -49,7 +56,7 @@ def test_teacher_round_trip_with_setting_and_basis(upscale):
 
 def test_options_are_read_off_the_shapes():
     whole = dict(spatial_modulation=True, channel_modulation=True, idr_correction=True)
-    options = dict(ODD, **whole, upscale=3)
+    options = dict(ODD, **whole, upscale=3, upsampler="pixelshuffle")
     assert network_options(LightBSR(**options).state_dict()) == (LightBSR, options)
     state_dict = LightBSRTeacher(**options, num_prior=18, queue_size=10, setting="iso").state_dict()
     network, found = network_options(state_dict)
