@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .degradations import blur, downsample, to_8_bit
+from .degradations import downsample, to_8_bit
 from .kernels import gaussian_kernels
 from .settings import DOWNSAMPLERS, NO_JPEG, DegradationSetting
 
@@ -123,6 +123,13 @@ def jpeg(images: Tensor, quality: int, *, offset: tuple[int, int] = (0, 0)) -> T
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(images)
 
 
+def _blur(images: Tensor, kernel: Tensor) -> Tensor:
+    """``degradations.blur`` of (B, 3, H, W) with one kernel (21, 21), several times as fast on the CPU."""
+    pixels = [image.permute(1, 2, 0).numpy() for image in images]
+    blurred = [cv2.filter2D(image, -1, kernel.numpy(), borderType=cv2.BORDER_REFLECT_101) for image in pixels]
+    return torch.from_numpy(np.stack(blurred)).permute(0, 3, 1, 2)
+
+
 def degrade_photo(images: Tensor, parameters: PhotoParameters, *, scale: int, generator: torch.Generator) -> Tensor:
     """Degrade views of one photograph; noise and the place of JPEG's blocks are drawn for each call.
 
@@ -137,7 +144,7 @@ def degrade_photo(images: Tensor, parameters: PhotoParameters, *, scale: int, ge
     """
     x = images * 255.0
     if parameters.sigma_x > NO_BLUR:
-        x = blur(x, parameters.kernel().expand(len(x), -1, -1))
+        x = _blur(x, parameters.kernel()[0])
     x = downsample(x, scale, parameters.how)
     if parameters.noise_sigma:
         x = x + photo_noise(x, parameters, generator)
