@@ -57,7 +57,8 @@ class ClassicDegrader:
         prior = None
         if basis is not None:
             prior = degradation_prior(kernel, noise_sigma, basis=basis, setting=self.setting)
-        return TrainingBatch(self.degradation(gt, kernel, noise_sigma), gt[:, 0], prior)
+        lq = self.degradation(gt, kernel, noise_sigma if self.setting.has_noise else None)
+        return TrainingBatch(lq, gt[:, 0], prior)
 
 
 def unsharp_mask() -> nn.Module:
