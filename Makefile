@@ -22,10 +22,10 @@ test: $(VENV)/installed
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults
 
-# What training and inference cost, against the released procedures: build/bench, in a quarter of an hour on two CPU
-# cores. BENCH=--quick takes a minute or two, BENCH=--write-docs fills docs/performance.md.
+# Time against the released procedures, as a table: about a quarter of an hour on two CPU cores. BENCH="--threads 1 2",
+# for instance, gives it options.
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/run.py $(BENCH)
+	$(BIN)/python benchmarks/speed.py $(BENCH)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

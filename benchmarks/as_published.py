@@ -1,8 +1,7 @@
-"""The released procedures, written plainly with our own modules: oracle and yardstick of every row of the benchmark.
+"""The released procedures, written from the facts: oracle of the tests and yardstick of ``speed.py``.
 
-What makes them plain: float32, contiguous layout, view by view, pair by pair, whole networks also where a part of them
-would do (LightBSR's released training code: student and teacher are run whole in both stages, view 0 passes the query
-estimator twice in stage 2). ``tests/benchmarks/test_as_published.py`` holds that they give the numbers of our own.
+Float32, contiguous layout, view by view, pair by pair, and whole networks also where a part of them would do: student
+and teacher are run whole in both stages, view 0 passes the query estimator twice in the teacher's stage 2.
 """
 
 import copy
@@ -30,7 +29,7 @@ BETAS = (0.9, 0.99)
 
 
 class PlainConvNeXtBranch(ConvNeXtBranch):
-    """The branch as the paper draws it: every layer by itself, linear layers on channels that were moved to the end."""
+    """ConvNeXt's residual branch, layer by layer; linear layers see channels that were moved to the end."""
 
     def forward(self, x: Tensor) -> Tensor:
         kernels, bias = self.depthwise.weight, self.depthwise.bias
@@ -44,8 +43,8 @@ def plain(network: nn.Module) -> nn.Module:
     """A copy of a network with plain branches and contiguous weights; its state dict has the same keys."""
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for module in network.modules():
-        if type(module) is ConvNeXtBranch:
-            module.__class__ = PlainConvNeXtBranch  # it has the same attributes, and nothing else
+        if isinstance(module, ConvNeXtBranch):
+            module.__class__ = PlainConvNeXtBranch  # it has the same attributes
     return network
 
 
@@ -53,7 +52,7 @@ def plain(network: nn.Module) -> nn.Module:
 
 
 def contrastive_loss(queries: Sequence[Tensor], keys: Sequence[Tensor], queue: Tensor, temperature: float) -> Tensor:
-    """Eq. 4, pair by pair: queries and keys (B, C) of each view, and the queue (C, N)."""
+    """Eq. 1-2, pair by pair: queries and keys (B, C) of each view, and the queue (C, N)."""
     losses = []
     for i, j in itertools.permutations(range(len(queries)), 2):
         positive = (queries[i] * keys[j]).sum(1, keepdim=True)  # (B, 1)
@@ -64,7 +63,7 @@ def contrastive_loss(queries: Sequence[Tensor], keys: Sequence[Tensor], queue: T
 
 
 class TeacherTraining:
-    """The teacher's training; ``step`` takes lq (B, D, 3, h, w), gt (B, 3, H, W) of view 0, prior (B, P)."""
+    """The teacher's training (Eq. 1-4); ``step`` takes lq (B, D, 3, h, w), gt (B, 3, H, W) of view 0, prior (B, P)."""
 
     def __init__(self, teacher: LightBSRTeacher, *, lr: float, temperature: float = 0.07) -> None:
         self.teacher = plain(teacher).train()
@@ -102,7 +101,7 @@ class TeacherTraining:
 
 
 class StudentTraining:
-    """The student's training; ``step`` takes lq (B, 3, h, w), gt (B, 3, H, W), prior (B, P)."""
+    """The student's training (Eq. 4-8); ``step`` takes lq (B, 3, h, w), gt (B, 3, H, W), prior (B, P)."""
 
     def __init__(self, student: LightBSR, teacher: LightBSRTeacher, *, lr: float, temperature: float = 0.15) -> None:
         self.student = plain(student).train()
@@ -112,14 +111,14 @@ class StudentTraining:
 
     def step(self, lq: Tensor, gt: Tensor, prior: Tensor, *, stage: int) -> dict[str, float]:
         with torch.no_grad():
-            _, told = self.teacher.forward_with_idr(lq, prior)
+            _, target = self.teacher.forward_with_idr(lq, prior)
         sr, idr = self.student.forward_with_idr(lq)
         log_student = F.log_softmax(idr.channel / self.temperature, dim=1)
-        teacher = F.softmax(told.channel / self.temperature, dim=1)
+        teacher = F.softmax(target.channel / self.temperature, dim=1)
         losses = {
-            "l_spatial": F.mse_loss(idr.spatial, told.spatial),
+            "l_spatial": F.mse_loss(idr.spatial, target.spatial),
             "l_channel_kl": F.kl_div(log_student, teacher, reduction="batchmean"),
-            "l_channel_l1": 0.1 * F.l1_loss(idr.channel, told.channel),
+            "l_channel_l1": 0.1 * F.l1_loss(idr.channel, target.channel),
         }
         if stage == 2:
             losses["l_pix"] = 255.0 * F.l1_loss(sr, gt)
@@ -205,7 +204,7 @@ def gaussian_kernel(variance_1: float, variance_2: float, theta: float, size: in
 
 
 def draw_kernels(count: int, seed: int = 0) -> np.ndarray:
-    """``count`` anisotropic kernels as the projection is made of: (count, 441)."""
+    """``count`` anisotropic kernels to compute the basis from: (count, 441)."""
     draw = random.Random(seed)
     kernels = []
     for _ in range(count):

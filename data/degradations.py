@@ -123,14 +123,14 @@ class ClassicDegradation:
         self.scale = scale
 
     def __call__(
-        self, gt: Tensor, kernel: Tensor, noise_sigma: Tensor, generator: torch.Generator | None = None
+        self, gt: Tensor, kernel: Tensor, noise_sigma: Tensor | None, generator: torch.Generator | None = None
     ) -> Tensor:
         """All views of an image share its kernel and noise level; the noise itself is drawn for every view.
 
         Args:
             gt: (B, D, 3, H, W) in [0, 1], H and W multiples of the scale.
             kernel: (B, k, k).
-            noise_sigma: (B,) on the 0-255 scale.
+            noise_sigma: (B,) on the 0-255 scale, or None for no noise, which draws no random numbers.
             generator: of the noise, on the device of ``gt``; None draws from torch's own.
 
         Returns:
@@ -139,7 +139,7 @@ class ClassicDegradation:
         batch, views, channels, height, width = gt.shape
         size = (batch, views * channels, height // self.scale, width // self.scale)
         noise = None
-        if noise_sigma.any():
+        if noise_sigma is not None:
             noise = torch.randn(size, generator=generator, device=gt.device, dtype=gt.dtype)
             noise = noise * noise_sigma.to(gt)[:, None, None, None]
         lq = degrade(gt.flatten(1, 2), kernel, noise, scale=self.scale)

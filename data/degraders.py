@@ -59,8 +59,9 @@ class ClassicDegrader:
             photo = None if self.setting.is_classic else data["photo"].to(device)
             prior = degradation_prior(kernel, noise_sigma, basis=basis, setting=self.setting, photo=photo)
         if self.setting.is_classic:
-            return TrainingBatch(self.degradation(gt, kernel, noise_sigma), gt[:, 0], prior)
-        lq = data["lq_views"].to(device, non_blocking=True).float() / 255.0
+            lq = self.degradation(gt, kernel, noise_sigma if self.setting.has_noise else None)
+        else:
+            lq = data["lq_views"].to(device, non_blocking=True).float() / 255.0
         return TrainingBatch(lq, gt[:, 0], prior)
 
 

@@ -186,9 +186,10 @@ class LightBSRTeacher(nn.Module):
         batch, size = keys.shape[0], self.queue.shape[1]
         if size % batch:
             raise ValueError(f"queue_size is {size}, but must be a multiple of the batch of all ranks, {batch}")
-        start = int(self.queue_ptr)
-        self.queue[:, start : start + batch] = keys.T
-        self.queue_ptr[0] = (start + batch) % size
+        # The pointer stays on the device: int(queue_ptr) would make the CPU wait for a GPU in every step.
+        columns = (self.queue_ptr + torch.arange(batch, device=keys.device)) % size
+        self.queue.index_copy_(1, columns, keys.T.to(self.queue.dtype))
+        self.queue_ptr.add_(batch).remainder_(size)
 
     def _query_key_parameters(self):
         for query, key in (

@@ -29,15 +29,16 @@ class ContrastiveLoss(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, queue: Tensor) -> Tensor:
         """Scalar loss of L2-normalised queries (B, D, C) and keys (B, D, C), D >= 2, and the queue (C, N)."""
-        num_views = queries.shape[1]
+        batch, num_views = queries.shape[:2]
         queries = queries / self.temperature
         positives = queries @ keys.transpose(1, 2)  # (B, D, D): q_i . k_j
         # One query's negatives are the same for all of its pairs: their log-sum-exp is taken once.
         negatives = torch.logsumexp(queries @ queue, dim=2, keepdim=True)  # (B, D, 1)
         # -log(e^p / (e^p + sum e^n)) = softplus(logsumexp(n) - p)
         cross_entropy = F.softplus(negatives - positives)  # (B, D, D)
-        pairs = ~torch.eye(num_views, dtype=torch.bool, device=queries.device)
-        return self.loss_weight * cross_entropy[:, pairs].mean()
+        # Weights in place of a boolean mask, whose size a GPU would have to report to the CPU.
+        pairs = 1 - torch.eye(num_views, device=queries.device)  # (D, D), 0 where i = j
+        return self.loss_weight * (cross_entropy * pairs).sum() / (batch * num_views * (num_views - 1))
 
 
 @LOSS_REGISTRY.register()
