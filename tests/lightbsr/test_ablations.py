@@ -140,38 +140,27 @@ def test_find_unused_parameters_is_set_where_a_parameter_has_no_gradient(name):
 
 # --- the networks ---
 
-OPTIONS = [
-    {"spatial_modulation": False},
-    {"channel_modulation": False},
-    {"spatial_modulation": False, "channel_modulation": False, "idr_correction": False},
-    {"idr_correction": False},
-]
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_options_are_read_from_weights(options):
-    network = LightBSR(**SIZES, **options).eval()
-    _, found = network_options(network.state_dict())
-    assert {name: found[name] for name in options} == options
-    lq = torch.rand(1, 3, 9, 7)
-    assert torch.equal(build_from_state_dict(network.state_dict())(lq), network(lq))
-    teacher = LightBSRTeacher(**SIZES, **options, queue_size=8).eval()
-    prior = torch.rand(1, 15)
-    assert torch.equal(build_from_state_dict(teacher.state_dict())(lq, prior), teacher(lq, prior))
-
 
 @pytest.mark.parametrize(
-    ("removed", "expected"),
-    [([], (1, 1)), (["spatial"], (1, 0)), (["channel"], (0, 1)), (["spatial", "channel"], (0, 0))],
+    ("options", "modulated_by"),
+    [
+        ({"spatial_modulation": False}, {"channel"}),
+        ({"channel_modulation": False}, {"spatial"}),
+        ({"spatial_modulation": False, "channel_modulation": False, "idr_correction": False}, set()),
+        ({"idr_correction": False}, {"channel", "spatial"}),
+    ],
     ids=str,
 )
-def test_the_sr_image_depends_on_the_idrs_that_modulate(removed, expected):
-    lq = torch.rand(1, 3, 12, 12)
-    network = LightBSR(**SIZES, **{f"{which}_modulation": False for which in removed}).eval()
-    idr = network.estimate_idr(lq)
-    others = (idr._replace(**{which: getattr(idr, which) + 1}) for which in ("channel", "spatial"))
-    sr = network.sr_network(lq, idr)
-    assert tuple(not torch.equal(network.sr_network(lq, other), sr) for other in others) == expected
+def test_networks_lack_what_is_switched_off_and_are_read_from_their_weights(options, modulated_by):
+    network, lq = LightBSR(**SIZES, **options).eval(), torch.rand(1, 3, 9, 7)
+    idr, sr = network.estimate_idr(lq), network(lq)
+    others = {which: idr._replace(**{which: getattr(idr, which) + 1}) for which in idr._fields}
+    assert {which for which, o in others.items() if not torch.equal(network.sr_network(lq, o), sr)} == modulated_by
+    _, found = network_options(network.state_dict())
+    assert {name: found[name] for name in options} == options
+    assert torch.equal(build_from_state_dict(network.state_dict())(lq), sr)
+    teacher, prior = LightBSRTeacher(**SIZES, **options, queue_size=8).eval(), torch.rand(1, 15)
+    assert torch.equal(build_from_state_dict(teacher.state_dict())(lq, prior), teacher(lq, prior))
 
 
 def test_a_teacher_without_prior_ignores_it():

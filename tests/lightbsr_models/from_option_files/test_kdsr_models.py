@@ -16,25 +16,18 @@ CLASSIC_OPTIONS = sorted(name for name in packaged_options() if name.startswith(
 CLASSIC_OPTIONS = [name for name in CLASSIC_OPTIONS if not name.endswith("real_world")]
 
 
-def small(image_folder, batch=2):
+def small(image_folder):
     """Changes that make an option file of the classic settings small."""
-    data = {
-        "dataroot_gt": str(image_folder),
-        "io_backend": {"type": "disk"},
-        "gt_size": 24,
-        "batch_size_per_gpu": batch,
-    }
+    data = dict(dataroot_gt=str(image_folder), io_backend=dict(type="disk"), gt_size=24, batch_size_per_gpu=2)
     return {"datasets": {"train": data}, "network_g": SIZES}
 
 
 @pytest.mark.parametrize("setting", ["iso", "aniso_noise"])
 def test_teacher_to_student(setting, image_folder, short_options, train, checkpoint):
     changes = small(image_folder)
-    val = {"name": "val", "type": "BlindBenchmarkDataset", "dataroot_gt": str(image_folder)}
-    val |= {"io_backend": {"type": "disk"}, "degradation": {"sigma": 1.2}}
-    options = short_options(
-        f"kdsr_teacher_M_x4_{setting}", changes, {"datasets": {"val": val}, "val": {"val_freq": 3, "save_img": False}}
-    )
+    val = dict(name="val", type="BlindBenchmarkDataset", dataroot_gt=str(image_folder), io_backend=dict(type="disk"))
+    val = {"datasets": {"val": val | {"degradation": {"sigma": 1.2}}}, "val": {"val_freq": 3, "save_img": False}}
+    options = short_options(f"kdsr_teacher_M_x4_{setting}", changes, val)
     teacher = build_from_state_dict(train(options)["params"])
     assert isinstance(teacher, KDSRTeacher)
     assert teacher.setting == setting
