@@ -86,12 +86,20 @@ def _packaged_option_files() -> dict[str, str]:
     return {f.name.removesuffix(".yml"): str(f) for f in files if f.name.endswith(".yml")}
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``: sections are merged, everything else (a list, a value, ~) is replaced."""
+def _set(section: str, options: dict[str, Any], name: str, value: Any) -> None:
+    """Set an option. ~ takes it away where a section holds arguments of a call or things that the user names."""
+    if value is None and (section in ("datasets", "degradation", "metrics") or section.startswith("network_")):
+        options.pop(name, None)
+    else:
+        options[name] = value
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any], section: str = "") -> dict[str, Any]:
+    """``base`` with ``changes``: sections are merged, everything else (a list, a value) is replaced."""
     merged = dict(base)
     for name, value in changes.items():
         both = isinstance(value, dict) and isinstance(base.get(name), dict)
-        merged[name] = _merged(base[name], value) if both else value
+        _set(section, merged, name, _merged(base[name], value, str(name)) if both else value)
     return merged
 
 
@@ -121,7 +129,8 @@ def load_options(path: str | os.PathLike[str], forced: Iterable[str] = ()) -> di
     """Read an option file with YAML's safe loader and apply ``--force_yml`` entries.
 
     A file may begin with ``base: NAME``, the name of a packaged option file or a path from its own folder: its options
-    are merged over those of that file, section by section.
+    are merged over those of that file, section by section. ``~`` takes back what the base says: in ``network_*``,
+    ``datasets``, ``degradation`` and ``metrics`` the entry is removed, elsewhere it is None.
 
     Args:
         path: the option file.
@@ -142,7 +151,7 @@ def load_options(path: str | os.PathLike[str], forced: Iterable[str] = ()) -> di
         if not equals or not isinstance(target, dict):
             raise InputError(f"--force_yml {entry!r} is not SECTION:NAME=VALUE with a section of {path!r}")
         try:
-            target[name] = yaml.load(value, Loader=OptionLoader)
+            _set(sections[-1] if sections else "", target, name, yaml.load(value, Loader=OptionLoader))
         except (yaml.YAMLError, ValueError):
             raise InputError(f"--force_yml {entry!r}: {value!r} is not a YAML value") from None
     return options

@@ -1,18 +1,13 @@
-"""Ablations: option files of a few lines over a base, networks that lack what was taken away, a few iterations each."""
+"""Ablations (LightBSR, ICCV 2025, Tables 1 and 2, Figure 4): what each option file changes, and its network."""
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 import yaml
 
-from lightbsr.packaged import find_option_file, packaged_options
+from lightbsr.packaged import packaged_options
 from lightbsr.training.option_files import check_options
 from lightbsr_arch import LightBSR, LightBSRTeacher, build_from_state_dict, network_options
 from lightbsr_arch.idr import fixed_uniform_noise
@@ -21,7 +16,38 @@ from lightbsr_data import kernel_basis
 
 SIZES = dict(num_feat=8, num_group=2, num_block=1, num_idr=16, num_channel_idr=4, layer_scale_init=1.0)
 ABLATIONS = {name: path for name, path in packaged_options().items() if Path(path).parent.name == "ablation"}
-TEACHERS = sorted(name for name in ABLATIONS if "teacher" in name)
+
+SPATIAL_OFF = {"network_g:spatial_modulation": False}
+CHANNEL_OFF = {"network_g:channel_modulation": False}
+CORRECTION_OFF = {"network_g:idr_correction": False}
+NOISE = {"network_g:estimator_noise": 1.0}
+UNUSED = {"find_unused_parameters": True}
+PRIOR_OFF = {"network_g:use_prior": False}
+CONTRAST_OFF = {
+    "datasets:train:num_views": 1,
+    "train:contrast_opt": None,
+    "train:contrast_opt:type": "absent",
+    "train:contrast_opt:temperature": "absent",
+    "train:idr_pretrain_iter": 0,
+    "train:total_iter": 582000,
+}
+# Row of the table -> what its teacher's file and its student's file change. T4 and M4 are the main files.
+ROWS = {
+    "T1": (PRIOR_OFF | CONTRAST_OFF, {}),
+    "T2": (CONTRAST_OFF, {}),
+    "T3": (PRIOR_OFF, {}),
+    "M1": (SPATIAL_OFF | CHANNEL_OFF | CORRECTION_OFF | UNUSED, SPATIAL_OFF | CHANNEL_OFF | CORRECTION_OFF),
+    "M2": (CHANNEL_OFF | UNUSED, CHANNEL_OFF | UNUSED),
+    "M3": (SPATIAL_OFF | UNUSED, SPATIAL_OFF | UNUSED),
+    "M5": (CORRECTION_OFF, CORRECTION_OFF),
+    **{f"D{d}": ({"datasets:train:num_views": d}, {}) for d in (2, 3, 5, 6, 7, 8)},
+}
+M5_WEIGHTS = {"path:pretrain_network_g": "experiments/lightbsr_student_x4_iso_M5/models/net_g_latest.pth"}
+CHANGES = {"lightbsr_x4_iso_M4-": NOISE, "lightbsr_x4_iso_M5-": NOISE | CORRECTION_OFF | M5_WEIGHTS}
+for row, (teacher, student) in ROWS.items():
+    weights = f"experiments/lightbsr_teacher_x4_iso_{row}/models/net_g_latest.pth"
+    CHANGES[f"lightbsr_teacher_x4_iso_{row}"] = teacher
+    CHANGES[f"lightbsr_student_x4_iso_{row}"] = student | {"path:pretrain_network_teacher": weights}
 
 
 # --- base: NAME ---
@@ -36,7 +62,23 @@ def test_base_is_merged_section_by_section(tmp_path):
     assert load_options(tmp_path / "c.yml", ["s:q:t=8"])["s"]["q"] == {"r": 5, "t": 8}
 
 
-def test_a_base_that_is_not_there_and_one_that_goes_round(tmp_path):
+def test_null_takes_back_arguments_and_named_entries(tmp_path):
+    (tmp_path / "a.yml").write_text(
+        "datasets: {train: {}, val: {degradation: {sigma: 1}}}\nnetwork_g: {type: A, x: 1}\n"
+        "val: {suffix: a, metrics: {psnr: {type: p}, ssim: {type: s}}}\n"
+    )
+    (tmp_path / "b.yml").write_text(
+        "base: a.yml\ndatasets: {val: {degradation: {sigma: ~, theta: 2}}}\nnetwork_g: {x: ~}\n"
+        "val: {suffix: ~, metrics: {psnr: ~}}\n"
+    )
+    options = load_options(tmp_path / "b.yml")
+    assert options["datasets"]["val"] == {"degradation": {"theta": 2}}
+    assert options["network_g"] == {"type": "A"}
+    assert options["val"] == {"suffix": None, "metrics": {"ssim": {"type": "s"}}}
+    assert load_options(tmp_path / "b.yml", ["datasets:val=~"])["datasets"] == {"train": {}}
+
+
+def test_a_missing_or_circular_base_is_refused(tmp_path):
     (tmp_path / "a.yml").write_text("base: lightbsr_student_x4_isu\n")
     with pytest.raises(InputError, match=r"a.yml': base is .*did you mean 'lightbsr_student_x4_iso'"):
         load_options(tmp_path / "a.yml")
@@ -50,77 +92,75 @@ def test_a_base_that_is_not_there_and_one_that_goes_round(tmp_path):
 
 
 def flat(options, prefix=""):
+    """Options as {"section:name": value}."""
+    result = {}
     for name, value in options.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{prefix}{name}:")
-        else:
-            yield f"{prefix}{name}", value
+        result |= flat(value, f"{prefix}{name}:") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return result
+
+
+def test_every_row_has_its_files():
+    assert ABLATIONS.keys() == CHANGES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(ABLATIONS))
-def test_a_file_is_short_and_differs_in_what_it_is_about(name):
-    text = Path(ABLATIONS[name]).read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 9
-    options, base = load_options(ABLATIONS[name]), load_options(find_option_file(yaml.safe_load(text)["base"]))
-    assert options["name"] == name
-    said = dict(flat(options))
-    differing = {key for key, value in flat(base) if said.get(key, "absent") != value} | {*said} - {*dict(flat(base))}
-    differing -= {"name", "path:pretrain_network_teacher", "find_unused_parameters"}
-    contrast = {"contrast_opt:type", "contrast_opt:temperature", "contrast_opt", "idr_pretrain_iter", "total_iter"}
-    allowed = {
-        "no_prior": {"network_g:use_prior"},
-        "no_contrast": {f"train:{key}" for key in contrast} | {"datasets:train:num_views"},
-        "no_modulation": {"network_g:spatial_modulation", "network_g:channel_modulation"},
-        "spatial_only": {"network_g:channel_modulation"},
-        "channel_only": {"network_g:spatial_modulation"},
-        "no_correction": {"network_g:idr_correction"},
-        "estimator_noise": {"network_g:estimator_noise"},
-    }
-    expected = set().union(*(keys for part, keys in allowed.items() if part in name))
-    if "student" in name and not re.search("modulation|only|correction", name):
-        expected = set()  # the teacher alone differs
-    elif views := re.search(r"views(\d)", name):
-        expected = {"datasets:train:num_views"}
-        assert options["datasets"]["train"]["num_views"] == int(views[1])
-    assert differing == expected
+def test_a_file_changes_what_the_paper_says_and_nothing_else(name):
+    base = yaml.safe_load(Path(ABLATIONS[name]).read_text(encoding="utf-8"))["base"]
+    assert base == name.rpartition("_")[0]
+    options, main = flat(load_options(ABLATIONS[name])), flat(load_options(packaged_options()[base]))
+    differing = {key for key in options.keys() | main.keys() if options.get(key, "absent") != main.get(key, "absent")}
+    assert {key: options.get(key, "absent") for key in differing} == CHANGES[name] | {"name": name}
+
+
+# Counted by hand: an IDR-CB has 11,688 parameters (8 of them), a spatial gate 2,688 and a channel gate 3,456 (64 each).
+@pytest.mark.parametrize(("row", "count"), [("M1", 2_773_227), ("M2", 3_038_763), ("M3", 3_087_915), ("M5", 3_166_443)])
+def test_parameters(row, count):
+    options = load_options(ABLATIONS[f"lightbsr_student_x4_iso_{row}"])["network_g"]
+    assert options.pop("type") == "LightBSR"
+    network = LightBSR(**options)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == count
+
+
+@pytest.mark.parametrize("name", sorted(name for name in ABLATIONS if re.search("(teacher|student).*_M", name)))
+def test_find_unused_parameters_is_set_where_a_parameter_has_no_gradient(name):
+    options = load_options(ABLATIONS[name])
+    sizes = {key: value for key, value in options["network_g"].items() if key != "type"} | SIZES
+    lq = torch.rand(2, 3, 8, 8)
+    if "teacher" in name:
+        network = LightBSRTeacher(**sizes)
+        output = network.contrast(lq[None], torch.rand(1, 15), super_resolve=True)
+        (output.queries.sum() + output.sr.sum()).backward()
+    else:
+        network = LightBSR(**sizes)
+        output = network.forward_with_idr(lq)
+        (output.sr.sum() + output.idr.channel.sum() + output.idr.spatial.sum()).backward()
+    unused = any(p.grad is None for p in network.parameters() if p.requires_grad)
+    assert unused == options.get("find_unused_parameters", False)
 
 
 # --- the networks ---
 
-OPTIONS = [
-    {"spatial_modulation": False},
-    {"channel_modulation": False},
-    {"spatial_modulation": False, "channel_modulation": False},
-    {"idr_correction": False},
-]
 
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_networks_are_read_off_their_weights(options):
-    network = LightBSR(**SIZES, **options).eval()
+@pytest.mark.parametrize(
+    ("options", "modulated_by"),
+    [
+        ({"spatial_modulation": False}, {"channel"}),
+        ({"channel_modulation": False}, {"spatial"}),
+        ({"spatial_modulation": False, "channel_modulation": False, "idr_correction": False}, set()),
+        ({"idr_correction": False}, {"channel", "spatial"}),
+    ],
+    ids=str,
+)
+def test_networks_lack_what_is_switched_off_and_are_read_from_their_weights(options, modulated_by):
+    network, lq = LightBSR(**SIZES, **options).eval(), torch.rand(1, 3, 9, 7)
+    idr, sr = network.estimate_idr(lq), network(lq)
+    others = {which: idr._replace(**{which: getattr(idr, which) + 1}) for which in idr._fields}
+    assert {which for which, o in others.items() if not torch.equal(network.sr_network(lq, o), sr)} == modulated_by
     _, found = network_options(network.state_dict())
     assert {name: found[name] for name in options} == options
-    lq = torch.rand(1, 3, 9, 7)
-    assert torch.equal(build_from_state_dict(network.state_dict())(lq), network(lq))
-    teacher = LightBSRTeacher(**SIZES, **options, queue_size=8).eval()
-    prior = torch.rand(1, 15)
+    assert torch.equal(build_from_state_dict(network.state_dict())(lq), sr)
+    teacher, prior = LightBSRTeacher(**SIZES, **options, queue_size=8).eval(), torch.rand(1, 15)
     assert torch.equal(build_from_state_dict(teacher.state_dict())(lq, prior), teacher(lq, prior))
-
-
-def test_what_is_taken_away_has_no_say():
-    lq = torch.rand(1, 3, 12, 12)
-
-    def changes(options, which):
-        """Whether the SR image changes with that IDR."""
-        network = LightBSR(**SIZES, **options).eval()
-        idr = network.estimate_idr(lq)
-        other = idr._replace(**{which: getattr(idr, which) + 1})
-        return not torch.equal(network.sr_network(lq, idr), network.sr_network(lq, other))
-
-    assert [changes({}, which) for which in ("channel", "spatial")] == [True, True]
-    assert [changes({"spatial_modulation": False}, w) for w in ("channel", "spatial")] == [True, False]
-    assert [changes({"channel_modulation": False}, w) for w in ("channel", "spatial")] == [False, True]
-    assert [changes(OPTIONS[2], which) for which in ("channel", "spatial")] == [False, False]
 
 
 def test_a_teacher_without_prior_ignores_it():
@@ -146,66 +186,10 @@ def test_estimator_noise():
     assert 0 <= noise.min() < 0.01 and 0.99 < noise.max() < 1 and noise.mean() == pytest.approx(0.5, abs=0.01)
 
 
-# --- a few iterations of each ---
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photographs")
-    random = np.random.RandomState(0)
-    for i in range(4):
-        image = cv2.resize(random.uniform(0, 255, (9, 9, 3)), (64, 64), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f"{i}.png"), image.clip(0, 255).astype(np.uint8))
-    return folder
-
-
-def forced(options, photographs):
-    """``--force_yml`` entries that make an option file small enough for a test."""
-    entries = [f"datasets:{phase}:dataroot_gt={photographs}" for phase in options["datasets"]]
-    entries += [f"datasets:{phase}:io_backend={{type: disk}}" for phase in options["datasets"]]
-    entries += [f"network_g:{name}={value}" for name, value in SIZES.items()]
-    entries += ["num_gpu=0", "train:total_iter=2", "logger:save_checkpoint_freq=2", "logger:use_tb_logger=false"]
-    entries += ["val:val_freq=2", "datasets:train:gt_size=32", "datasets:train:num_worker_per_gpu=0"]
-    entries += ["datasets:train:batch_size_per_gpu=2", "datasets:train:dataset_enlarge_ratio=1"]
-    if options["train"]["idr_pretrain_iter"]:
-        entries.append("train:idr_pretrain_iter=1")
-    if options["network_g"]["type"] == "LightBSRTeacher":
-        entries.append("network_g:queue_size=8")
-    return entries
-
-
-# In one process: starting Python and torch takes longer than all the training here.
-DRIVER = """
-import os, sys, json
-from lightbsr_cli import main
-for name, entries in json.load(open("runs.json")):
-    assert main(["train", "-opt", name, "--force_yml", *entries]) == 0, name
-"""
-
-
-def test_each_trains(photographs, tmp_path):
-    names = [name for name in TEACHERS if not re.search("views[3567]", name)]
-    names += [name.replace("teacher", "student") for name in names]
-    runs = [(name, forced(load_options(ABLATIONS[name]), photographs)) for name in names]
-    (tmp_path / "runs.json").write_text(json.dumps(runs))
-    words = [sys.executable, "-W", "ignore", "-c", DRIVER]
-    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    log = result.stdout + result.stderr
-    assert log.count("End of training") == len(names) and "l_pix: nan" not in log
-    for name in names:
-        folder = tmp_path / "experiments" / name
-        # BasicSR's copy of the option file still says what it is based on, and can be used again.
-        assert load_options(folder / f"{name}.yml") == load_options(ABLATIONS[name])
-        network = build_from_state_dict(torch.load(folder / "models" / "net_g_latest.pth")["params"])
-        if "no_prior" in name and "teacher" in name:
-            assert network.query_estimator[0].in_channels == 3
-
-
-def test_contrast_must_be_taken_away_in_so_many_words(photographs, capsys):
-    name = "lightbsr_teacher_x4_iso_no_contrast"
-    options = load_options(ABLATIONS[name], forced(load_options(ABLATIONS[name]), photographs))
-    assert check_options(options, is_train=True) == []
+def test_no_contrast_needs_a_null_loss_and_no_stage_1(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without data: their absence is all that is found
+    options = load_options(ABLATIONS["lightbsr_teacher_x4_iso_T2"])
+    assert all("is no folder" in finding for finding in check_options(options, is_train=True))
     options["train"]["idr_pretrain_iter"] = 1
     assert any("must be 0 where contrast_opt is ~" in f for f in check_options(options, is_train=True))
     del options["train"]["contrast_opt"]

@@ -3,12 +3,11 @@
 import re
 
 import pytest
-import yaml
 
 from lightbsr.evaluation.papers import paper_figures
 from lightbsr.evaluation.protocols import load_protocol, packaged_protocols
 from lightbsr.packaged import packaged_options
-from lightbsr_compat import InputError
+from lightbsr_compat import InputError, load_options
 
 
 def test_packaged_protocols():
@@ -45,8 +44,7 @@ def test_aniso9_and_its_variant():
 
 @pytest.mark.parametrize("name", ["bicubic_x4_iso", "lightbsr_x4_iso", "lightbsr_x4_aniso9"])
 def test_option_files_say_what_the_protocol_says(name):
-    with open(packaged_options()[name], encoding="utf-8") as file:
-        options = yaml.safe_load(file)
+    options = load_options(packaged_options()[name])
     protocol = load_protocol(name.split("_")[-1])
     expected = [(f"{s}_{x.label}", x.degradation) for s in protocol.sets for x in protocol.settings(options["scale"])]
     assert [(d["name"], d["degradation"]) for d in options["datasets"].values()] == expected
