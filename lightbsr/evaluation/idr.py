@@ -7,12 +7,9 @@ the same images.
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightbsr_cli import at_least
-
-if TYPE_CHECKING:
-    from .representations import Vectors
 
 
 def idr(
@@ -24,7 +21,7 @@ def idr(
     device: str | None = None,
     limit: int = 100,
     swap: bool = False,
-) -> "tuple[list[dict[str, Any]], list[str]]":
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Score and picture the representations of networks.
 
     Writes ``tsne_NAME.png`` for each, ``results.csv`` and ``results.md``.
@@ -72,7 +69,8 @@ def idr(
     if len(scales) > 1:
         raise InputError(f"--weights: the networks' scales are {sorted(scales)}, but must be the same")
     scale = scales.pop() if scales else 4
-    degradations = {label: d for label, d in the_protocol.degradations(scale).items() if d is not None}
+    by_label = the_protocol.degradations(scale)
+    labels, degradations = list(by_label), [degradation for degradation in by_label.values() if degradation is not None]
     images = find_images(data, "degraded", scale)[:limit]
     if not images:
         raise InputError(f"data folder {data!r} is no folder of images")
@@ -81,21 +79,20 @@ def idr(
     rows: list[dict[str, Any]] = []
     failures: dict[str, None] = {}
     for name, path, network in loaded:
+        lost: dict[str, float] = {}
         if network is None:
-            vectors: Vectors = read_vectors(path, list(degradations))
+            vectors = read_vectors(path, labels)
         else:
-            vectors, sentences = collect(network.to(the_device), images, degradations, the_device)
+            vectors, psnr, sentences = collect(network.to(the_device), images, degradations, the_device, swap=swap)
             failures |= dict.fromkeys(sentences)
             if not len(vectors.labels):
                 raise InputError("\n".join([f"data folder {data!r} holds no image that can be used", *sentences]))
-        aims = targets(list(degradations.values()), vectors.labels)
-        lost = {}
-        if swap and network is not None:
-            lost = swap_loss(network, images, list(degradations.values()), the_device)
+            lost = swap_loss(psnr) if swap else {}
+        probed = targets(degradations, vectors.labels)
         for representation, features in vectors.features.items():
-            scores = idr_scores(features, vectors.labels, vectors.images, aims)
+            scores = idr_scores(features, vectors.labels, vectors.images, probed)
             rows.append({"weights": name, "representation": representation, **scores, **lost})
-        picture = scatter_plot(name, vectors, list(degradations))
+        picture = scatter_plot(name, vectors, labels)
         with atomic_write(os.path.join(out, f"tsne_{name}.png")) as temporary, open(temporary, "wb") as file:
             file.write(picture)
 

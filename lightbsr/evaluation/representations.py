@@ -122,60 +122,63 @@ def _estimate(network: nn.Module, lq: Tensor, hr: np.ndarray, degradation: Fixed
 
 @torch.inference_mode()
 def collect(
-    network: nn.Module, images: Sequence[SetImage], degradations: dict[str, FixedDegradation], device: torch.device
-) -> tuple[Vectors, list[str]]:
-    """The representations of every image under every degradation, and a sentence for each image that is left out."""
+    network: nn.Module,
+    images: Sequence[SetImage],
+    degradations: Sequence[FixedDegradation],
+    device: torch.device,
+    *,
+    swap: bool = False,
+) -> tuple[Vectors, np.ndarray, list[str]]:
+    """The representations of every image under every degradation.
+
+    Args:
+        network: a student or teacher, on ``device``.
+        images, degradations: every degradation is put on every image.
+        swap: whether LR images are also super-resolved with the IDRs of the same image's other degradations.
+
+    Returns:
+        The vectors; PSNR on Y of the degradation i with the IDR of j, (images, i, j), empty without ``swap``; and a
+        sentence for each image that is left out.
+    """
     scale: int = network.upscale  # type: ignore[assignment]
+    psnr = make_metrics(["psnr"], crop_border=scale, device=device)[0]["psnr"]
     rows: list[dict[str, np.ndarray]] = []
-    used, failures = [], []
+    swapped, used, failures = [], [], []
     for number, image in enumerate(tqdm(images, unit="image", disable=None)):
         try:
             hr = read_hr(image, scale)
             assert hr is not None
-            estimates = []
-            for degradation in degradations.values():
-                lq = make_lq(image, hr, degradation, scale)[None].to(device)
-                vectors = _estimate(network, lq, hr, degradation).vectors
-                estimates.append({name: vector.double().cpu().numpy() for name, vector in vectors.items()})
-            if not all(np.isfinite(vector).all() for estimate in estimates for vector in estimate.values()):
+            lqs = [make_lq(image, hr, degradation, scale)[None].to(device) for degradation in degradations]
+            estimates = [_estimate(network, lq, hr, d) for lq, d in zip(lqs, degradations, strict=True)]
+            vectors = [{k: v.double().cpu().numpy() for k, v in estimate.vectors.items()} for estimate in estimates]
+            if not all(np.isfinite(vector).all() for row in vectors for vector in row.values()):
                 raise InputError(f"image {image.name!r}: its IDR is not finite (NaN or infinity)")
+            if swap:
+                srs = [[network.sr_network(lq, estimate.idr)[0] for estimate in estimates] for lq in lqs]  # type: ignore[operator]
+                swapped.append([[finite_score(psnr, to_8_bit_image(sr), hr) for sr in line] for line in srs])
         except InputError as error:
             failures.append(str(error))
             continue
-        rows += estimates
+        rows += vectors
         used.append(number)
     features = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
     labels = np.tile(np.arange(len(degradations)), len(used))
-    return Vectors(features, labels, np.repeat(used, len(degradations))), failures
+    return Vectors(features, labels, np.repeat(used, len(degradations))), np.array(swapped), failures
 
 
-@torch.inference_mode()
-def swap_loss(
-    network: nn.Module, images: Sequence[SetImage], degradations: Sequence[FixedDegradation], device: torch.device
-) -> dict[str, float]:
+def swap_loss(psnr: np.ndarray) -> dict[str, float]:
     """What it costs to super-resolve an LR image with the IDR of the same image under another degradation.
 
+    Args:
+        psnr: (images, i, j) of the degradation i with the IDR of j, NaN where there is none.
+
     Returns:
-        psnr_own: the mean PSNR on Y with the image's own IDR, in dB.
-        swap_loss: how much is lost, the mean over all ordered pairs of two degradations of an image, in dB.
+        psnr_own: the mean with the image's own IDR, in dB.
+        swap_loss: how much is lost: the mean over all ordered pairs of two degradations of an image, in dB.
     """
-    scale: int = network.upscale  # type: ignore[assignment]
-    psnr = make_metrics(["psnr"], crop_border=scale, device=device)[0]["psnr"]
-    own, lost = [], []
-    for image in tqdm(images, unit="image", disable=None):
-        try:
-            hr = read_hr(image, scale)
-            assert hr is not None
-            lqs = [make_lq(image, hr, degradation, scale)[None].to(device) for degradation in degradations]
-            idrs = [_estimate(network, lq, hr, d).idr for lq, d in zip(lqs, degradations, strict=True)]
-            for i, lq in enumerate(lqs):
-                srs = [to_8_bit_image(network.sr_network(lq, idr)[0]) for idr in idrs]  # type: ignore[operator]
-                scores = [finite_score(psnr, sr, hr) for sr in srs]
-                own.append(scores[i])
-                lost += [scores[i] - other for j, other in enumerate(scores) if j != i]
-        except InputError:  # `collect` has named it
-            continue
-    return {"psnr_own": finite_mean(own)[0], "swap_loss": finite_mean(lost)[0]}
+    own = np.diagonal(psnr, axis1=1, axis2=2)  # (images, i)
+    lost = (own[:, :, None] - psnr)[:, ~np.eye(psnr.shape[1], dtype=bool)]  # (images, pairs)
+    return {"psnr_own": finite_mean(own.ravel())[0], "swap_loss": finite_mean(lost.ravel())[0]}
 
 
 def targets(degradations: Sequence[FixedDegradation], labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -187,7 +190,7 @@ def targets(degradations: Sequence[FixedDegradation], labels: np.ndarray) -> dic
         "noise": np.array([d.noise_sigma for d in degradations]),
         "jpeg": np.array([_NO_JPEG if d.quality is None else d.quality for d in degradations]),
     }
-    return {name: value[labels] for name, value in values.items() if np.ptp(value) > 0}
+    return {name: value[labels] for name, value in values.items() if np.ptp(value[labels]) > 0}
 
 
 def scatter_plot(name: str, vectors: Vectors, labels: Sequence[str]) -> bytes:

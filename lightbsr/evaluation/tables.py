@@ -126,17 +126,22 @@ def _table(
     references: Sequence[Row | None],
     gap_head: str,
 ) -> Table:
-    """A line for each row; cells such as 32.47 / 0.8990; at the end the gap to the row's reference."""
+    """A line for each row; cells such as 32.47 / 0.8990; at the end the gap to the row's reference.
+
+    Where the columns' names are long, they are numbered and hold the main metric alone.
+    """
     labels = [label for label in columns if label != MEAN]
     heads, notes, lines = list(labels), [], []
-    if sum(map(len, labels)) > _MAX_LABELS:
+    numbered = sum(map(len, labels)) > _MAX_LABELS
+    if numbered:
         heads = [str(i) for i in range(1, len(labels) + 1)]
         notes.append("Columns: " + ", ".join(f"{i} {label}" for i, label in zip(heads, labels, strict=True)) + ".")
     for row, reference in zip(rows, references, strict=True):
         milliseconds = row.size.milliseconds if row.is_ours else None  # papers' are of other machines
         line = [row.title, _number(row.size.parameters, 2), _number(row.size.gmacs, 2), _number(milliseconds, 1)]
         for label in columns:
-            texts = [_number(row.figures.get((label, metric)), DIGITS[metric]) for metric in metrics]
+            shown = metrics[:1] if numbered and label != MEAN else metrics
+            texts = [_number(row.figures.get((label, metric)), DIGITS[metric]) for metric in shown]
             line.append(re.sub("( / -)+$", "", " / ".join(texts)))
         lines.append([*line, _number(_gap(row, reference, labels, metrics[0]), DIGITS[metrics[0]], "+")])
     if any(not row.comparable for row in rows):

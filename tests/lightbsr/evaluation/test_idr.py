@@ -11,7 +11,7 @@ from basicsr.metrics import calculate_psnr
 from lightbsr.evaluation.degradation import fixed_degradation, parse_degradation
 from lightbsr.evaluation.idr_scores import idr_scores, tsne
 from lightbsr.evaluation.image_sets import find_images
-from lightbsr.evaluation.representations import swap_loss, targets
+from lightbsr.evaluation.representations import collect, swap_loss, targets
 from lightbsr_arch import IDR, KDSR, KDSRTeacher, LightBSR, LightBSRTeacher
 from lightbsr_cli import main
 from lightbsr_compat import InputError
@@ -175,7 +175,8 @@ def test_swap_loss_by_hand(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), edge)
     degradations = [parse_degradation({"sigma": sigma}) for sigma in (0.5, 3)]
     network = Contrast()
-    found = swap_loss(network, find_images(str(tmp_path), "degraded", 1), degradations, torch.device("cpu"))
+    images = find_images(str(tmp_path), "degraded", 1)
+    found = swap_loss(collect(network, images, degradations, torch.device("cpu"), swap=True)[1])
     lqs = [fixed_degradation(edge, d, name="a", scale=1)[None] for d in degradations]
     psnr = {}
     for i, lq in enumerate(lqs):
