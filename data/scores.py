@@ -12,7 +12,7 @@ import numpy as np
 
 
 def finite_score(calculate: Callable[..., Any], *args: Any, **options: Any) -> float:
-    """Call a metric; NaN where it gives no finite number or fails with an arithmetic error.
+    """Call a metric; NaN where it gives no finite number or fails on such an image.
 
     Args:
         calculate: the metric, called with the other arguments.
@@ -21,7 +21,7 @@ def finite_score(calculate: Callable[..., Any], *args: Any, **options: Any) -> f
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing
             value = float(calculate(*args, **options))
-    except (ValueError, ArithmeticError, IndexError, np.linalg.LinAlgError):
+    except (ValueError, ArithmeticError, IndexError, RuntimeError, np.linalg.LinAlgError):
         return math.nan
     return value if math.isfinite(value) else math.nan
 

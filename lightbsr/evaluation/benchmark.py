@@ -125,9 +125,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status, 1 where an image has no score."""
+    from lightbsr.upscaling.memory import keep_freed_memory
     from lightbsr_compat import require_basicsr
 
     require_basicsr("lightbsr benchmark")
+    keep_freed_memory()
     results = benchmark(
         args.data,
         protocol=args.protocol,

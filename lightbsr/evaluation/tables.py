@@ -200,12 +200,12 @@ def caption(results: Results) -> str:
 
 
 def to_csv(results: Results, sizes: dict[str, Size]) -> str:
-    """One line for each method, set and setting, ours and the papers'; ``mean`` is a setting too."""
+    """One line for each method, set and setting, ours before the papers'; ``mean`` is a setting too."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["method", "source", "set", "images", "setting", *results.metrics, *Size.model_fields])
     for image_set in results.sets:
-        for row in set_rows(results, sizes, image_set):
+        for row in sorted(set_rows(results, sizes, image_set), key=lambda row: not row.is_ours):
             count = len(image_set.images) - row.left_out if row.is_ours else None
             for label in (*results.settings, MEAN):
                 figures = [row.figures.get((label, metric)) for metric in results.metrics]

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import shutil
 import sys
 import types
@@ -50,8 +51,12 @@ def test_our_rows_stand_among_the_papers(data, weights, tmp_path, capsys):
         assert all(part in text for part in ("LightBSR (ours)", "CDFormerS", "32.47", "2876.30", "ms: of 8x9"))
         assert "Sets of the protocol that are not in" in text and "B100, Urban100" in text
     for set_name in ("Set5", "Set14"):
-        means = [float(row["psnr"]) for row in rows(out, set=set_name, setting="mean")]
-        assert len(means) == 2 + 11 and means == sorted(means, reverse=True)
+        found = rows(out, set=set_name, setting="mean")
+        assert [row["source"] == "here" for row in found] == [True] * 2 + [False] * 11
+        names = {f"{row['method']}{' (ours)' * (row['source'] == 'here')}": float(row["psnr"]) for row in found}
+        table = shown[shown.index(f"{set_name}\n") :].split("\n\n")[1]
+        shown_names = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+        assert shown_names == sorted(names, key=names.get, reverse=True)
     (bicubic,) = rows(out, method="Bicubic", source="here", set="Set5", setting="mean")
     three = [float(row["psnr"]) for row in rows(out, method="Bicubic", source="here", set="Set5")][:3]
     assert float(bicubic["psnr"]) == pytest.approx(sum(three) / 3) and 0 < float(bicubic["ssim"]) < 1
@@ -149,6 +154,16 @@ def test_images_without_a_score_are_named_and_left_out(data, weights, tmp_path, 
     assert rows(out, method="bad", set="Set5", setting="mean")[0]["psnr"] == ""
     (row,) = rows(out, method="Bicubic", source="here", set="Set14", setting="sigma1.2")
     assert float(row["psnr"]) == whole.mean("Bicubic", "Set14", "sigma1.2", "psnr")[0] and row["images"] == "2"
+
+
+def test_names_that_are_not_utf_8(data, tmp_path, capsys):
+    folder = os.fsencode(data / "Set5")
+    os.rename(folder + b"/image_1.png", folder + b"/a\xff.png")
+    with open(folder + b"/b\xff.png", "wb") as file:
+        file.write(b"no image")
+    assert run(data, tmp_path / "out", "--sets", "Set5", "--protocol", "aniso9") == 1
+    assert "image 'b\\\\udcff'" in capsys.readouterr().err
+    assert "a\\udcff" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_images_of_other_tools(data, tmp_path, capsys):
