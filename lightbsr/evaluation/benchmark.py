@@ -47,6 +47,7 @@ def benchmark(
 
     import lightbsr
     from lightbsr.files import write_text
+    from lightbsr_compat import InputError
 
     from .cost import measure
     from .image_sets import find_sets
@@ -62,6 +63,8 @@ def benchmark(
     labels = list(the_protocol.degradations(the_scale))
     the_sets, missing = find_sets(data, the_protocol, sets, the_scale)
     metrics, notes = make_metrics(the_protocol.metrics, crop_border=the_scale, device=the_device)
+    if not metrics:
+        raise InputError(f"protocol {protocol!r} has no score that can be computed here: {'; '.join(notes)}")
     names = [method.name for method in the_methods]
     results = Results(the_protocol, the_scale, the_sets, labels, list(metrics), names)
     score_all(results, the_methods, metrics)

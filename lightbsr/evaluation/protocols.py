@@ -3,6 +3,7 @@
 A protocol of one's own is a file of the same form, given by its path.
 """
 
+import functools
 import importlib.resources
 import os
 from typing import Annotated, Any, Literal, TypeVar
@@ -28,7 +29,7 @@ _METRICS = {
 class _Data(BaseModel):
     """A part of a YAML file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Protocol(_Data):
@@ -168,8 +169,11 @@ def read_data(path: str, model: type[_Model], **entries: Any) -> _Model:
     Raises:
         InputError: no such file, an unknown or missing key, or a value of another kind; names the first.
     """
+    options = load_options(path)
+    for key in options.keys() & entries.keys():
+        raise InputError(f"{path!r}: unknown key {key!r}")
     try:
-        return model(**entries, **load_options(path))
+        return model.model_validate({**entries, **options})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ": ".join(str(part) for part in first["loc"])
@@ -177,8 +181,6 @@ def read_data(path: str, model: type[_Model], **entries: Any) -> _Model:
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             reason = f"unknown key{did_you_mean(where, set(model.model_fields) - set(entries))}"
         raise InputError(f"{path!r}: {where + ': ' if where else ''}{reason}") from None
-    except TypeError:
-        raise InputError(f"{path!r}: unknown key {', '.join(map(repr, entries))}") from None
 
 
 def _packaged(folder: str) -> dict[str, str]:
@@ -209,6 +211,7 @@ def load_protocol(name: str) -> Protocol:
     return read_data(path, Protocol, name=os.path.splitext(os.path.basename(path))[0])
 
 
+@functools.cache
 def load_papers() -> list[Paper]:
     """The packaged papers."""
     return [read_data(path, Paper) for _, path in sorted(_packaged("papers").items())]

@@ -118,6 +118,7 @@ def test_area_bilinear_and_jpeg(photo):
         ({"settings": []}, "images: degraded needs a list of settings"),
         ({"settings": {"x5": []}}, "settings"),
         ({"name": "mine"}, "unknown key 'name'"),
+        ({1: "one"}, "1: Keys should be strings"),
     ],
 )
 def test_refusals(tmp_path, change, sentence):
