@@ -72,13 +72,20 @@ def parse_degradation(entry: dict[str, Any]) -> FixedDegradation:
 
 def degradation_label(degradation: FixedDegradation) -> str:
     """A short name, unique within a protocol and good in a file name, such as ``theta30_3.5_1.5_noise5_q85``."""
-    sigma_x, sigma_y, theta, noise_sigma, how, quality = degradation
-    kernel = "noblur"
-    if degradation.blurs:
-        isotropic = sigma_x == sigma_y and not theta
-        kernel = f"sigma{sigma_x:g}" if isotropic else f"theta{math.degrees(theta):g}_{sigma_x:g}_{sigma_y:g}"
-    parts = [kernel, f"noise{noise_sigma:g}" * bool(noise_sigma), how * (how != "bicubic")]
-    return "_".join(part for part in (*parts, f"q{quality}" if quality else "") if part)
+    sigma_x, sigma_y, theta = degradation.sigma_x, degradation.sigma_y, degradation.theta
+    if not degradation.blurs:
+        parts = ["noblur"]
+    elif sigma_x == sigma_y and not theta:
+        parts = [f"sigma{sigma_x:g}"]
+    else:
+        parts = [f"theta{math.degrees(theta):g}_{sigma_x:g}_{sigma_y:g}"]
+    if degradation.noise_sigma:
+        parts.append(f"noise{degradation.noise_sigma:g}")
+    if degradation.how != "bicubic":
+        parts.append(degradation.how)
+    if degradation.quality is not None:
+        parts.append(f"q{degradation.quality}")
+    return "_".join(parts)
 
 
 def fixed_degradation(hr: np.ndarray, degradation: FixedDegradation, *, name: str, scale: int) -> Tensor:
