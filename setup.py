@@ -37,6 +37,9 @@ setup(
         "numpy",
         "opencv-python",
         "pillow",  # reads an image's size before it is decoded
+        "pydantic>=2",  # checks protocols and papers' figures
+        "jinja2",  # the benchmark's report
+        "matplotlib",
         "safetensors",  # checkpoints that cannot hold code
         "scipy<2",  # BasicSR imports scipy.ndimage.filters, which SciPy 2 removes
         "scikit-learn",

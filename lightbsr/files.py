@@ -1,12 +1,16 @@
 """Write files whole or not at all, and tell them apart by their contents."""
 
 import hashlib
-import os
-from collections.abc import Iterable
 
 from lightbsr_compat import atomic_write
 
-__all__ = ["atomic_write", "sha256_file", "sha256_files"]
+__all__ = ["atomic_write", "sha256_file", "write_text"]
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file, whole or not at all; characters that UTF-8 does not have are escaped."""
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
 
 
 def sha256_file(path: str) -> str:
@@ -15,12 +19,4 @@ def sha256_file(path: str) -> str:
     with open(path, "rb") as file:
         while block := file.read(2**20):
             digest.update(block)
-    return digest.hexdigest()
-
-
-def sha256_files(folder: str, names: Iterable[str]) -> str:
-    """SHA-256 of the names and contents of files in a folder, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(f"{name}\0{sha256_file(os.path.join(folder, name))}\0".encode())
     return digest.hexdigest()

@@ -4,13 +4,14 @@
 
 Every figure comes from ``lightbsr benchmark`` and ``lightbsr idr``, run here on the packaged file; how it was trained
 is read from the file itself; what no program can know stands in ``tools/model_cards/NAME.yml``. DATA holds the folders
-``benchmark`` (Set5, Set14, ...) and ``real``. Finished cells below ``build/model_cards`` are not computed again.
+``benchmark`` (Set5, Set14, ...) and ``real``. Tables and reports stay below ``build/model_cards``.
 tests/lightbsr/test_shipped_weights.py holds the weights to the ``.json``.
 """
 
 import argparse
 import hashlib
 import json
+import platform
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from sklearn.datasets import load_sample_images
 
 from lightbsr.evaluation.benchmark import benchmark
 from lightbsr.evaluation.idr import idr
+from lightbsr.evaluation.protocols import paper_tables
+from lightbsr.evaluation.scoring import Results
 from lightbsr.files import atomic_write
 from lightbsr.upscaling.upscaler import load_network
 from lightbsr_arch import network_options
@@ -47,7 +50,7 @@ def bundled_photographs(folder: Path) -> None:
         cv2.imwrite(str(target / f"{Path(path).stem}.png"), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
 
 
-def scores(weights: Path, data: Path, protocol: str, sets: Sequence[str], out: Path) -> dict[str, Any]:
+def scores(weights: Path, data: Path, protocol: str, sets: Sequence[str], out: Path) -> Results:
     """Run ``lightbsr benchmark`` on weights.
 
     Args:
@@ -58,28 +61,39 @@ def scores(weights: Path, data: Path, protocol: str, sets: Sequence[str], out: P
         out: folder of the benchmark's results.
 
     Returns:
-        The content of its ``results.json``.
+        Its scores.
     """
-    failed = benchmark(str(data), protocol=protocol, methods=[f"{_METHOD}={weights}"], sets=list(sets), out=str(out))
-    if failed:
-        raise InputError(f"{failed} images failed: a card needs all of them")
-    return json.loads((out / "results.json").read_text(encoding="utf-8"))
+    results = benchmark(str(data), protocol=protocol, methods=[f"{_METHOD}={weights}"], sets=list(sets), out=str(out))
+    if results.failures:
+        raise InputError(f"{len(results.failures)} images failed: a card needs all of them")
+    return results
 
 
-def table(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """A benchmark's cells, ours beside bicubic and the paper's: one entry per set and setting."""
-    cells = {(cell["method"], cell["set"], cell["setting"]): cell for cell in results["cells"]}
+def table(results: Results) -> list[dict[str, Any]]:
+    """A benchmark's figures, ours beside bicubic and the paper's: one entry per set and setting."""
+    printed = {table.name: table for _, table in paper_tables(results.protocol.name, results.scale)}
     rows = []
-    for (method, set_name, setting), ours in cells.items():
-        if method == _METHOD:
-            bicubic = cells["Bicubic", set_name, setting]
+    for image_set in results.sets:
+        for setting in results.settings:
+
+            def figures(method: str, name: str = image_set.name, label: str = setting) -> dict[str, float]:
+                return {metric: results.mean(method, name, label, metric)[0] for metric in ("psnr", "ssim")}
+
+            paper = next(
+                (
+                    dict(zip(t.settings, t.methods[_METHOD].psnr[image_set.name], strict=True))
+                    for t in printed.values()
+                    if image_set.name in getattr(t.methods.get(_METHOD), "psnr", {})
+                ),
+                {},
+            )
             rows.append(
                 {
-                    "set": set_name,
+                    "set": image_set.name,
                     "setting": setting,
-                    "bicubic": {metric: bicubic[metric] for metric in ("psnr", "ssim")},
-                    "ours": {metric: ours[metric] for metric in ("psnr", "ssim")},
-                    "paper": {metric: ours[f"paper_{metric}"] for metric in ("psnr", "ssim")},
+                    "bicubic": figures("Bicubic"),
+                    "ours": figures(_METHOD),
+                    "paper": {"psnr": paper.get(setting), "ssim": None},
                 }
             )
     return rows
@@ -147,10 +161,9 @@ def card(name: str, data: Path, *, build: Path = ROOT / "build" / "model_cards",
         metadata = file.metadata()
     training, network, content = json.loads(metadata["training"]), load_network(str(weights)), weights.read_bytes()
     figures: dict[str, Any] = {"name": name, "sha256": hashlib.sha256(content).hexdigest(), "protocols": {}}
-    about: dict[str, Any] = {}
     for protocol in facts["protocols"]:
-        about = scores(weights, data / "benchmark", protocol, facts["sets"], build / name / protocol)
-        figures["protocols"][protocol] = table(about)
+        found = scores(weights, data / "benchmark", protocol, facts["sets"], build / name / protocol)
+        figures["protocols"][protocol] = table(found)
     with tempfile.TemporaryDirectory() as folder:
         bundled_photographs(Path(folder))
         found = scores(weights, Path(folder), facts["protocols"][0], [BUNDLED], build / name / BUNDLED)
@@ -202,7 +215,7 @@ def card(name: str, data: Path, *, build: Path = ROOT / "build" / "model_cards",
         "\n".join(f"- {line}" for line in [*sentences, *facts["bad_at"]]),
         f"![LR, bicubic, this model and HR where it fails]({name}_limits.jpg)",
         "## Measured with",
-        f"{about['versions']}; Python {about['python']}; {about['device']}.",
+        f"PyTorch {torch.__version__}; Python {platform.python_version()}; {platform.machine()}.",
     ]
     with atomic_write(models / f"{name}.json") as temporary:
         Path(temporary).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

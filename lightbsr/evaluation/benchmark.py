@@ -1,97 +1,14 @@
-"""``lightbsr benchmark``: run methods on sets under a protocol, and write table, CSV, JSON and report."""
+"""``lightbsr benchmark``: score methods on test sets under a protocol; a table, CSV, Markdown and an HTML report."""
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-
-import lightbsr
-from lightbsr.files import atomic_write
-from lightbsr.upscaling.memory import keep_freed_memory
 from lightbsr_cli import at_least
-from lightbsr_compat import InputError, require_basicsr
 
-from .cells import CellRunner, CellStore
-from .cost import measure
-from .image_sets import find_sets
-from .methods import common_scale, make_methods
-from .papers import paper_figures
-from .protocols import Protocol, load_protocol
-from .report import to_html
-from .tables import Results, caption, cost_table, failures, markdown_table, score_table, to_csv, to_json, to_markdown
-
-
-def _commit() -> str | None:
-    """The git commit of this package's own checkout, '+changes' where it is not clean; None outside a checkout."""
-    folder = os.path.dirname(os.path.abspath(lightbsr.__file__))
-
-    def git(*words: str) -> str | None:
-        try:
-            result = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True)
-        except OSError:  # no git
-            return None
-        return result.stdout.strip() if result.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:  # installed below somebody else's checkout
-        return None
-    commit = git("rev-parse", "HEAD")
-    return f"{commit}+changes" if commit and git("status", "--porcelain") else commit
-
-
-def _about(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
-    versions = {p: importlib.metadata.version(p) for p in ("lightbsr", "basicsr", "torch", "numpy", "opencv-python")}
-    return {
-        "device": name,
-        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
-        "python": platform.python_version(),
-        "commit": _commit(),
-    }
-
-
-def check_out(out: str, protocol: Protocol, scale: int) -> None:
-    """Refuse a folder with the results of another protocol or scale, which would be overwritten."""
-    path = os.path.join(out, "results.json")
-    if not os.path.isfile(path):
-        return
-    try:
-        with open(path, encoding="utf-8") as file:
-            before = json.load(file)
-        found = (before["protocol"]["name"], before["scale"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path!r} is not a result of lightbsr: name another folder with --out") from None
-    if found != (protocol.name, scale):
-        raise InputError(
-            f"results folder {out!r} holds protocol {found[0]!r} at x{found[1]}, but this is {protocol.name!r} at"
-            f" x{scale}: name another folder with --out"
-        )
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of that name; None takes the GPU where there is one.
-
-    Raises:
-        InputError: no such device.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
+if TYPE_CHECKING:
+    from .scoring import Results
 
 
 def benchmark(
@@ -103,75 +20,88 @@ def benchmark(
     out: str | None = None,
     scale: int | None = None,
     device: str | None = None,
-    workers: int = 0,
-    speed_side: int | None = None,
-) -> int:
-    """Run a benchmark, print its table, and write ``results.csv``, ``.json``, ``.md`` and ``report.html``.
+    speed_size: tuple[int, int] | None = None,
+) -> "Results":
+    """Run a benchmark, print its tables, and write ``results.csv``, ``results.md`` and ``report.html``.
 
     Args:
         data: the folder that holds the sets.
         protocol: name or path.
         methods: ``NAME=WEIGHTS`` or ``NAME=FOLDER`` each; bicubic is always there.
         sets: names; None takes those of the protocol that are there.
-        out: folder of the results; finished cells in it are not computed again.
+        out: folder of the results.
         scale: only needed without weights, which say it themselves.
-        device: as in ``pick_device``.
-        workers: processes that degrade images beside this one; the scores do not depend on it.
-        speed_side: pixels of the square LR image that time and memory are measured with; None takes 256 on a GPU
-            and 64 elsewhere.
+        device: None takes the GPU where there is one.
+        speed_size: (height, width) of the LR image that is timed; None takes 256x256 on a GPU and 64x64 elsewhere.
 
     Returns:
-        How many images failed; each is named on standard error.
+        All scores; ``failures`` has a sentence for every image without a score.
 
     Raises:
         InputError: anything that makes the whole run meaningless.
     """
-    the_protocol = load_protocol(protocol)
-    the_device = pick_device(device)
+    import os
+    import platform
+
+    import torch
+
+    import lightbsr
+    from lightbsr.files import write_text
+    from lightbsr_compat import InputError
+
+    from .cost import measure
+    from .image_sets import find_sets
+    from .methods import common_scale, make_methods, pick_device
+    from .protocols import load_protocol, paper_tables
+    from .report import to_html
+    from .scoring import Results, make_metrics, score_all
+    from .tables import ablation_tables, caption, set_table, to_csv
+
+    the_protocol, the_device = load_protocol(protocol), pick_device(device)
     the_methods = make_methods(methods, the_device)
     the_scale = common_scale(the_methods, scale)
-    settings = [setting.label for setting in the_protocol.settings(the_scale)]
-    the_sets = find_sets(data, the_protocol, sets, the_scale)
-    out = out or os.path.join("results", f"benchmark_{the_protocol.name}_x{the_scale}")
-    check_out(out, the_protocol, the_scale)
-    about = _about(the_device)
-    store = CellStore(out)
-    runner = CellRunner(the_protocol, the_scale, store, device=about["device"], workers=workers)
-    cells = runner.run(the_methods, the_sets)
-    results = Results(
-        protocol=the_protocol,
-        scale=the_scale,
-        methods=the_methods,
-        sets=[image_set.name for image_set in the_sets],
-        settings=settings,
-        cells=cells,
-        costs=measure(the_methods, the_device, speed_side or (256 if the_device.type == "cuda" else 64)),
-        paper=paper_figures(the_protocol.name, the_scale),
-        about=about,
+    labels = list(the_protocol.degradations(the_scale))
+    the_sets, missing = find_sets(data, the_protocol, sets, the_scale)
+    metrics, notes = make_metrics(the_protocol.metrics, crop_border=the_scale, device=the_device)
+    if not metrics:
+        raise InputError(f"protocol {protocol!r} has no score that can be computed here: {'; '.join(notes)}")
+    names = [method.name for method in the_methods]
+    results = Results(the_protocol, the_scale, the_sets, labels, list(metrics), names)
+    score_all(results, the_methods, metrics)
+
+    lr_size = next((table.lr_size for _, table in paper_tables(the_protocol.name, the_scale)), [256, 256])
+    speed_size = speed_size or ((256, 256) if the_device.type == "cuda" else (64, 64))
+    sizes = measure(the_methods, the_device, lr_size=lr_size, speed_size=speed_size)
+    device_name = torch.cuda.get_device_name(the_device) if the_device.type == "cuda" else platform.machine()
+    tables = [set_table(results, sizes, image_set) for image_set in the_sets]
+    tables += ablation_tables(results, sizes)
+    (height, width), (h, w) = lr_size, speed_size
+    notes.append(
+        f"GMACs: multiply-accumulates in 1e9 of an LR image of {height}x{width}; ms: of {h}x{w} on {device_name}."
     )
-    write_text(os.path.join(out, "results.json"), json.dumps(to_json(results), indent=1, allow_nan=False) + "\n")
-    write_text(os.path.join(out, "results.csv"), to_csv(results))
-    write_text(os.path.join(out, "results.md"), to_markdown(results))
-    write_text(os.path.join(out, "report.html"), to_html(results, the_sets, store))
-    print(f"{caption(results)}\n\n{markdown_table(*score_table(results))}\n")
-    head, rows = cost_table(results)
-    if rows:
-        print(f"{markdown_table(head, rows)}\n")
-    print(f"written: {os.path.join(out, 'report.html')}, results.md, results.csv, results.json")
-    failed = failures(results)
-    for sentence in failed:
+    if missing:
+        notes.append(f"Sets of the protocol that are not in {data!r}: {', '.join(missing)}.")
+    notes.append(f"lightbsr {lightbsr.__version__}, PyTorch {torch.__version__}.")
+
+    text = "\n\n".join([caption(results), *(table.markdown() for table in tables), *notes])
+    print(text)
+    failed = "".join(f"- {sentence}\n" for sentence in results.failures)
+    page = f"# lightbsr benchmark\n\n{text}\n" + f"\nImages left out of the means:\n\n{failed}" * bool(failed)
+    out = out or os.path.join("results", f"benchmark_{the_protocol.name}_x{the_scale}")
+    write_text(os.path.join(out, "results.md"), page)
+    write_text(os.path.join(out, "results.csv"), to_csv(results, sizes))
+    write_text(os.path.join(out, "report.html"), to_html(results, sizes, tables, notes))
+    print(f"\nwritten: {os.path.join(out, 'report.html')}, results.md, results.csv")
+    for sentence in results.failures:
         print(f"lightbsr: error: {sentence}", file=sys.stderr)
-    return len(failed)
+    return results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of the test sets, e.g. DIR/Set5/*.png")
     parser.add_argument(
-        "--protocol",
-        default="iso",
-        metavar="P",
-        help="iso (default), gaussian8, aniso9, aniso9_narrow, real or a file",
+        "--protocol", default="iso", metavar="P", help="iso (default), gaussian8, aniso9, paired, real or a file"
     )
     parser.add_argument(
         "--method",
@@ -187,20 +117,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder of the results (results/benchmark_PROTOCOL_xS)")
     parser.add_argument("--scale", type=int, choices=(2, 3, 4), help="needed without weights only (4)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
-    parser.add_argument("--workers", type=at_least(0), default=1, metavar="N", help="processes that degrade (1)")
     parser.add_argument(
-        "--speed-side",
+        "--speed-size",
         type=at_least(1),
-        metavar="PIXELS",
-        help="side of the LR image that speed is measured with",
+        nargs=2,
+        metavar=("H", "W"),
+        help="height and width of the LR image that is timed (256 256 on a GPU, else 64 64)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; returns the exit status, 1 where an image has no score."""
+    from lightbsr.upscaling.memory import keep_freed_memory
+    from lightbsr_compat import require_basicsr
+
     require_basicsr("lightbsr benchmark")
     keep_freed_memory()
-    failed = benchmark(
+    results = benchmark(
         args.data,
         protocol=args.protocol,
         methods=args.method,
@@ -208,7 +141,6 @@ def run(args: argparse.Namespace) -> int:
         out=args.out,
         scale=args.scale,
         device=args.device,
-        workers=args.workers,
-        speed_side=args.speed_side,
+        speed_size=args.speed_size and tuple(args.speed_size),
     )
-    return 1 if failed else 0
+    return 1 if results.failures else 0

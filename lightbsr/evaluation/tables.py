@@ -1,269 +1,215 @@
-"""The results of a benchmark as a table: Markdown, CSV and JSON."""
+"""Tables of a benchmark: our rows among the papers', as text, Markdown and CSV."""
 
 import csv
 import io
 import math
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from .cells import Cell
-from .cost import GMACS_SIDE, Cost
-from .methods import Method
-from .papers import MEAN, PaperFigures
-from .protocols import Protocol
+from .image_sets import ImageSet
+from .protocols import MEAN, PaperTable, Size, paper_tables
+from .scoring import LOWER_IS_BETTER, Results
 
-DIGITS = {"psnr": 2, "ssim": 4, "niqe": 3}
-UNITS = {"psnr": "PSNR in dB", "ssim": "SSIM", "niqe": "NIQE (lower is better)"}
+DIGITS = {"psnr": 2, "ssim": 4, "niqe": 3, "lpips": 4, "dists": 4}
+NAMES = {"psnr": "PSNR in dB", "ssim": "SSIM", "niqe": "NIQE", "lpips": "LPIPS", "dists": "DISTS"}
+OURS = "here"  # the source of figures that this run gave
+_MAX_LABELS = 100  # characters of a table's labels; longer ones are numbered
 
 
-@dataclass
-class Results:
-    """All that a benchmark found out.
+class Row(NamedTuple):
+    """One method's figures.
 
     Attributes:
-        about: versions, commit, device and the like.
-        sets: names, in order.
-        settings: labels, in order.
-        cells: one per method, set and setting.
+        method: its name.
+        source: ``here``, or paper and table.
+        size: of its network.
+        figures: (setting or ``mean``, metric) -> figure; none where there is no figure.
+        left_out: how many images have no score.
+        comparable: whether the figures belong to the protocol's degradation.
     """
 
-    protocol: Protocol
-    scale: int
-    methods: Sequence[Method]
-    sets: list[str]
-    settings: list[str]
-    cells: list[Cell]
-    costs: dict[str, Cost]
-    paper: PaperFigures
-    about: dict[str, Any]
+    method: str
+    source: str
+    size: Size
+    figures: dict[tuple[str, str], float]
+    left_out: int = 0
+    comparable: bool = True
 
     @property
-    def metric(self) -> str:
-        """The first of the protocol's scores, which table and plots show."""
-        return self.protocol.metrics[0]
+    def is_ours(self) -> bool:
+        """Whether this run gave the figures."""
+        return self.source == OURS
 
     @property
-    def rows(self) -> list[str]:
-        """Settings that a table shows for each set: all, and their mean where there are several."""
-        return [*self.settings, MEAN] if len(self.settings) > 1 else self.settings
-
-    def cell(self, method: str, set_name: str, setting: str) -> Cell:
-        """The cell of a method on a set under a setting."""
-        return next(c for c in self.cells if (c.method, c.set_name, c.setting) == (method, set_name, setting))
-
-    def score(self, method: str, set_name: str, setting: str, metric: str) -> float | None:
-        """Our figure, or None where an image failed; the setting may be ``mean``."""
-        if setting != MEAN:
-            return self.cell(method, set_name, setting).score(metric)
-        scores = [self.cell(method, set_name, s).score(metric) for s in self.settings]
-        known = [score for score in scores if score is not None]
-        return math.fsum(known) / len(known) if len(known) == len(scores) else None
-
-    def printed(self, method: str, set_name: str, setting: str, metric: str) -> float | None:
-        """The paper's figure for the same cell, or None."""
-        return self.paper.get(method, set_name, setting, metric)
-
-    @property
-    def only_printed(self) -> list[str]:
-        """Methods that papers print on these sets and that were not run."""
-        run = {method.name.lower() for method in self.methods}
-        return [
-            name
-            for name in self.paper.methods
-            if name.lower() not in run
-            and any(self.printed(name, s, r, self.metric) is not None for s in self.sets for r in self.rows)
-        ]
+    def title(self) -> str:
+        """The name as tables show it."""
+        if not self.is_ours:
+            return self.method if self.comparable else f"{self.method}\N{DAGGER}"
+        return f"{self.method} (ours{f'; images left out: {self.left_out}' if self.left_out else ''})"
 
 
-def difference(ours: float | None, paper: float | None, metric: str) -> float | None:
-    """Our figure, rounded as papers print it, less the paper's."""
-    if ours is None or paper is None:
-        return None
-    return round(ours, DIGITS[metric]) - paper
+class Table(NamedTuple):
+    """A table of text; ``ours`` says of each row whether this run gave it, ``notes`` are sentences below it."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    ours: list[bool]
+    notes: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        """The table in Markdown, its columns lined up."""
+        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        lines = [self.head, ["-" * width for width in widths], *self.rows]
+        text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
+        return "\n".join([f"{self.title}\n", *text, *(f"\n{note}" for note in self.notes)])
 
 
-def _text(value: float | None, digits: int, sign: str = "") -> str:
-    if value is None:
+def _number(value: float | None, digits: int, sign: str = "") -> str:
+    if value is None or math.isnan(value):
         return "-"
-    value = round(value, digits) + 0.0  # no -0.00
-    return f"{value:{sign}.{digits}f}"
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no -0.00
 
 
-def score_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the one table: per set and setting, every method's figure, the paper's and the difference."""
-    metric, digits = results.metric, DIGITS[results.metric]
-    with_paper = {
-        m.name: any(results.printed(m.name, s, r, metric) is not None for s in results.sets for r in results.rows)
-        for m in results.methods
-    }
-    head = ["set", "setting"]
-    for method in results.methods:
-        head += [method.name] + (["paper", "difference"] if with_paper[method.name] else [])
-    head += [f"{name} (paper)" for name in results.only_printed]
-    rows = []
-    for set_name in results.sets:
-        for setting in results.rows:
-            row = [set_name, setting]
-            for method in results.methods:
-                ours = results.score(method.name, set_name, setting, metric)
-                paper = results.printed(method.name, set_name, setting, metric)
-                row.append(_text(ours, digits))
-                if with_paper[method.name]:
-                    row += [_text(paper, digits), _text(difference(ours, paper, metric), digits, "+")]
-            row += [_text(results.printed(n, set_name, setting, metric), digits) for n in results.only_printed]
-            rows.append(row)
-    return head, rows
+def our_row(results: Results, sizes: dict[str, Size], method: str, image_set: ImageSet) -> Row:
+    """Our figures of a method on a set."""
+    figures, counts = {}, []
+    for metric in results.metrics:
+        for label in (*results.settings, MEAN):
+            mean, count = results.mean(method, image_set.name, label, metric)
+            counts.append(count)
+            if count:
+                figures[label, metric] = mean
+    return Row(method, OURS, sizes.get(method, Size()), figures, len(image_set.images) - min(counts))
 
 
-def cost_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of what the methods cost; no rows where none has a network."""
-    sides = {cost.side for cost in results.costs.values() if cost.side}
-    side = f"{next(iter(sides))}x{next(iter(sides))}" if sides else ""
-    head = ["method", "parameters", "paper (M)", f"GMACs at {GMACS_SIDE}x{GMACS_SIDE}", "paper"]
-    head += [f"ms at {side} on {results.about['device']}", f"peak MiB at {side}"]
-    rows = []
-    for method in results.methods:
-        cost, paper = results.costs[method.name], results.paper.size(method.name)
-        if cost.parameters is not None:
-            rows.append(
-                [
-                    method.name,
-                    f"{cost.parameters:,}",
-                    _text(paper.get("parameters_millions"), 2),
-                    _text(cost.gmacs, 2),
-                    _text(paper.get("gmacs"), 2),
-                    _text(cost.milliseconds, 1),
-                    _text(cost.peak_mib, 1),
+def paper_row(paper: str, table: PaperTable, method: str, set_name: str) -> Row:
+    """A paper's figures of a method on a set, and their mean."""
+    printed = table.methods[method]
+    figures: dict[tuple[str, str], float] = {}
+    for metric in DIGITS:
+        if values := printed.figures(metric).get(set_name):
+            figures |= {(label, metric): value for label, value in zip(table.settings, values, strict=True)}
+            figures[MEAN, metric] = math.fsum(values) / len(values)
+    comparable = method not in table.other_degradation
+    return Row(method, f"{paper}, {table.name}", printed.size, figures, comparable=comparable)
+
+
+def set_rows(results: Results, sizes: dict[str, Size], image_set: ImageSet) -> list[Row]:
+    """Our rows and the papers', the best mean of the main metric first; of a partial set ours alone."""
+    rows = [our_row(results, sizes, method, image_set) for method in results.methods]
+    for paper, table in paper_tables(results.protocol.name, results.scale):
+        if table.baseline is None and not image_set.is_partial:
+            printed = [paper_row(paper, table, method, image_set.name) for method in table.methods]
+            rows += [row for row in printed if row.figures]
+    metric = results.metrics[0]
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return sorted(rows, key=lambda row: sign * row.figures.get((MEAN, metric), sign * math.inf))
+
+
+def _gap(row: Row, reference: Row | None, labels: Sequence[str], metric: str) -> float:
+    """How far figures, rounded as papers print them, are from those of ``reference``: the mean over the labels."""
+    if reference is None or not reference.comparable or row.left_out:
+        return math.nan
+    if any((label, metric) not in reference.figures for label in labels):
+        labels = [MEAN]
+    pairs = [[r.figures.get((label, metric), math.nan) for r in (row, reference)] for label in labels]
+    return math.fsum(round(ours, DIGITS[metric]) - theirs for ours, theirs in pairs) / len(pairs)
+
+
+def _table(
+    title: str,
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    metrics: Sequence[str],
+    references: Sequence[Row | None],
+    gap_head: str,
+) -> Table:
+    """A line for each row; cells such as 32.47 / 0.8990; at the end the gap to the row's reference.
+
+    Where the columns' names are long, they are numbered and hold the main metric alone.
+    """
+    labels = [label for label in columns if label != MEAN]
+    heads, notes, lines = list(labels), [], []
+    numbered = sum(map(len, labels)) > _MAX_LABELS
+    if numbered:
+        heads = [str(i) for i in range(1, len(labels) + 1)]
+        notes.append("Columns: " + ", ".join(f"{i} {label}" for i, label in zip(heads, labels, strict=True)) + ".")
+    for row, reference in zip(rows, references, strict=True):
+        milliseconds = row.size.milliseconds if row.is_ours else None  # papers' are of other machines
+        line = [row.title, _number(row.size.parameters, 2), _number(row.size.gmacs, 2), _number(milliseconds, 1)]
+        for label in columns:
+            shown = metrics[:1] if numbered and label != MEAN else metrics
+            texts = [_number(row.figures.get((label, metric)), DIGITS[metric]) for metric in shown]
+            line.append(re.sub("( / -)+$", "", " / ".join(texts)))
+        lines.append([*line, _number(_gap(row, reference, labels, metrics[0]), DIGITS[metrics[0]], "+")])
+    if any(not row.comparable for row in rows):
+        notes.append("\N{DAGGER} printed in the paper's table, but of another degradation: it does not compare.")
+    head = ["method", "M parameters", "GMACs", "ms", *heads, *columns[len(labels) :], gap_head]
+    return Table(title, head, lines, [row.is_ours for row in rows], notes)
+
+
+def set_table(results: Results, sizes: dict[str, Size], image_set: ImageSet) -> Table:
+    """The table of one set: a column for each setting, and the gap of our methods to a paper's of the same name."""
+    rows = set_rows(results, sizes, image_set)
+    papers = {row.method.lower(): row for row in rows if not row.is_ours}
+    references = [papers.get(row.method.lower()) if row.is_ours else None for row in rows]
+    columns = results.settings + [MEAN] * (len(results.settings) > 1)
+    return _table(image_set.title, rows, columns, results.metrics, references, "to its paper")
+
+
+def ablation_tables(results: Results, sizes: dict[str, Size]) -> Iterator[Table]:
+    """The papers' tables of ablations that have the name of a method of ours: means, and the gap to the baseline."""
+    sets = [image_set for image_set in results.sets if not image_set.is_partial]
+    labels = [image_set.name for image_set in sets]
+    for paper, table in paper_tables(results.protocol.name, results.scale):
+        names = {name.lower(): name for name in table.methods}
+        ours = [method for method in results.methods if method.lower() in names]
+        if table.baseline is None or not ours or not sets:
+            continue
+        rows: list[Row] = []
+        references: list[Row | None] = []
+        for source, methods in ((paper, list(table.methods)), (OURS, ours)):
+            found = {}
+            for method in methods:
+                by_set = [
+                    our_row(results, sizes, method, s) if source == OURS else paper_row(paper, table, method, s.name)
+                    for s in sets
                 ]
-            )
-    return head, rows
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table whose columns line up."""
-    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
-    lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+                means = {
+                    (image_set.name, metric): figure
+                    for image_set, row in zip(sets, by_set, strict=True)
+                    for (label, metric), figure in row.figures.items()
+                    if label == MEAN
+                }
+                left_out = sum(row.left_out for row in by_set)
+                name = names[method.lower()]
+                found[name] = by_set[0]._replace(method=name, figures=means, left_out=left_out)
+            rows += found.values()
+            references += [found.get(table.baseline)] * len(found)
+        title = f"{paper}, {table.name}: means over the settings"
+        yield _table(title, rows, labels, results.metrics, references, f"to {table.baseline}")
 
 
 def caption(results: Results) -> str:
-    """One line that says what the table's figures are."""
-    protocol = results.protocol
-    text = f"{UNITS[results.metric]} on Y, protocol {protocol.name}, x{results.scale}"
-    return f"{text} ({protocol.source})" if protocol.source else text
+    """One line that says what the figures are."""
+    metrics = " / ".join(NAMES[metric] for metric in results.metrics)
+    source = f" ({results.protocol.source})" if results.protocol.source else ""
+    return f"{metrics}, protocol {results.protocol.name}{source}, x{results.scale}"
 
 
-def failures(results: Results) -> list[str]:
-    """A sentence for every image that failed."""
-    return [sentence for cell in results.cells for sentence in cell.failures]
-
-
-def provenance(results: Results) -> dict[str, Any]:
-    """What the figures were made with: device, versions, commit, the protocol's and the weights' SHA-256."""
-    weights = {
-        f"weights of {method.name}": f"{os.path.basename(method.path)}, sha256 {method.checksum}"
-        for method in results.methods
-        if method.kind == "weights"
-    }
-    return {**results.about, "protocol sha256": results.protocol.checksum(results.scale), **weights}
-
-
-def to_markdown(results: Results) -> str:
-    """The whole result as Markdown."""
-    parts = [f"# lightbsr benchmark: {results.protocol.name}, x{results.scale}", caption(results)]
-    parts.append(markdown_table(*score_table(results)))
-    if results.paper.sources:
-        parts.append(f"Paper: {'; '.join(results.paper.sources)}.")
-    head, rows = cost_table(results)
-    if rows:
-        parts.append(markdown_table(head, rows))
-    failed = failures(results)
-    if failed:
-        parts.append("Images that failed:\n\n" + "\n".join(f"- {sentence}" for sentence in failed))
-    parts.append("\n".join(f"- {key}: {value}" for key, value in provenance(results).items()))
-    return "\n\n".join(parts) + "\n"
-
-
-def to_csv(results: Results) -> str:
-    """One cell a row, the mean over settings as a setting of its own."""
-    metrics = results.protocol.metrics
-    names = ["method", "set", "protocol", "scale", "setting", *metrics]
-    names += [f"{kind}_{metric}" for metric in metrics for kind in ("paper", "difference")]
-    names += ["images", "parameters", "gmacs", "milliseconds", "peak_mib", "weights_sha256"]
+def to_csv(results: Results, sizes: dict[str, Size]) -> str:
+    """One line for each method, set and setting, ours before the papers'; ``mean`` is a setting too."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    for method in results.methods:
-        cost = results.costs[method.name]
-        common = {
-            "method": method.name,
-            "protocol": results.protocol.name,
-            "scale": results.scale,
-            "parameters": cost.parameters,
-            "gmacs": cost.gmacs,
-            "milliseconds": cost.milliseconds,
-            "peak_mib": cost.peak_mib,
-            "weights_sha256": method.checksum if method.kind == "weights" else "",
-        }
-        for set_name in results.sets:
-            for setting in results.rows:
-                row = {**common, "set": set_name, "setting": setting}
-                row["images"] = len(results.cell(method.name, set_name, results.settings[0]).images)
-                for metric in metrics:
-                    ours = results.score(method.name, set_name, setting, metric)
-                    paper = results.printed(method.name, set_name, setting, metric)
-                    row[metric], row[f"paper_{metric}"] = ours, paper
-                    gap = difference(ours, paper, metric)
-                    row[f"difference_{metric}"] = "" if gap is None else _text(gap, DIGITS[metric])
-                writer.writerow(row)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["method", "source", "set", "images", "setting", *results.metrics, *Size.model_fields])
+    for image_set in results.sets:
+        for row in sorted(set_rows(results, sizes, image_set), key=lambda row: not row.is_ours):
+            count = len(image_set.images) - row.left_out if row.is_ours else None
+            for label in (*results.settings, MEAN):
+                figures = [row.figures.get((label, metric)) for metric in results.metrics]
+                if row.is_ours or any(figure is not None for figure in figures):
+                    size = row.size.model_dump().values()
+                    writer.writerow([row.method, row.source, image_set.name, count, label, *figures, *size])
     return file.getvalue()
-
-
-def to_json(results: Results) -> dict[str, Any]:
-    """Everything, ready for ``json.dumps``: protocol, versions, weights, scores of every image."""
-
-    def plain(value: Any) -> Any:
-        return "inf" if isinstance(value, float) and math.isinf(value) else value  # JSON has no infinity
-
-    protocol, metrics = results.protocol, results.protocol.metrics
-    return {
-        "protocol": {
-            "name": protocol.name,
-            "source": protocol.source,
-            "sha256": protocol.checksum(results.scale),
-            **protocol.facts,
-            "metrics": list(metrics),
-            "settings": {s.label: s.degradation for s in protocol.settings(results.scale)},
-        },
-        "scale": results.scale,
-        **results.about,
-        "methods": [
-            {
-                "name": method.name,
-                "kind": method.kind,
-                "path": method.path,
-                "sha256": method.checksum if method.kind == "weights" else None,
-                **asdict(results.costs[method.name]),
-            }
-            for method in results.methods
-        ],
-        "cells": [
-            {
-                "method": cell.method,
-                "set": cell.set_name,
-                "setting": cell.setting,
-                "key": cell.key,
-                "device": cell.device,
-                **{metric: plain(cell.score(metric)) for metric in metrics},
-                **{
-                    f"paper_{metric}": results.printed(cell.method, cell.set_name, cell.setting, metric)
-                    for metric in metrics
-                },
-                "images": [{k: plain(v) for k, v in image.items()} for image in cell.images],
-                "failures": cell.failures,
-            }
-            for cell in results.cells
-        ],
-    }
