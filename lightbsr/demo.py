@@ -20,7 +20,6 @@ from lightbsr_compat import InputError, require_basicsr
 from .files import atomic_write
 from .pictures import labelled
 from .prepare import prepare
-from .sub_images import Cutting
 
 # Photographs that scikit-learn and scikit-image carry in their packages: (package, file below its folder).
 _TRAINING = (
@@ -55,7 +54,7 @@ def _prepare(folder: Path, photographs: dict[str, np.ndarray]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(target), image)
     train = folder / "photographs" / "train"
-    print(prepare(str(train), f"{train}.lmdb", cutting=Cutting(size=0), min_side=96))
+    print(prepare(str(train), f"{train}.lmdb", size=0))
 
 
 def _run(folder: Path, command: str, option_file: str, forced: Sequence[str] = ()) -> None:
