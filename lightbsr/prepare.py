@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import lmdb
@@ -116,7 +116,7 @@ def _encode(path: Path, size: int, step: int, thresh: int) -> list[SubImage] | s
     for number, part in enumerate(parts, 1):
         png = cv2.imencode(".png", part[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, _COMPRESSION])[1].tobytes()
         key = f"{path.stem}_s{number:03d}" if size else path.stem
-        result.append(SubImage(key, *part.shape[:2], png))
+        result.append(SubImage(key, part.shape[0], part.shape[1], png))
     return result
 
 
@@ -211,7 +211,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("source", metavar="SRC", help="folder of HR images; its sub-folders are searched too")
     parser.add_argument("target", metavar="DST.lmdb", help="the LMDB to make")
-    size = dict(metavar="PIXELS", type=at_least(0))
+    size: dict[str, Any] = dict(metavar="PIXELS", type=at_least(0))
     parser.add_argument("--size", default=480, help="side of a sub-image (480); 0: whole images", **size)
     parser.add_argument("--step", help="from one sub-image to the next (half of --size)", **size)
     parser.add_argument("--thresh", default=0, help="leave out strips at the edge up to this width (0)", **size)
