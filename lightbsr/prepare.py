@@ -197,8 +197,11 @@ def prepare(
             Path(temporary).write_text("".join(lines), encoding="ascii")
         written = Path(work, "data.mdb").stat().st_size
         os.replace(work, target)
-    except (lmdb.Error, OSError) as error:
-        raise InputError(f"{target!r} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    except lmdb.Error as error:  # LMDB calls a full disk an input/output error
+        free = shutil.disk_usage(work).free / 2**20
+        raise InputError(f"{target!r} cannot be written: {error} ({free:,.0f} MiB of the disk are free)") from None
+    except OSError as error:
+        raise InputError(f"{target!r} cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return (
