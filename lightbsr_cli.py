@@ -26,7 +26,7 @@ COMMANDS = {
     "benchmark": ("lightbsr.evaluation.benchmark", "score methods under a paper's test protocol"),
     "idr": ("lightbsr.evaluation.idr", "score how well a network tells degradations apart"),
     "convert": ("lightbsr.convert", "convert a checkpoint of the papers' released format, or packaged weights"),
-    "export": ("lightbsr.export_command", "export weights as an ONNX model"),
+    "export": ("lightbsr.export", "export weights as an ONNX model"),
     "demo": ("lightbsr.demo", "train, test and look at a tiny LightBSR on this machine's CPU"),
 }
 

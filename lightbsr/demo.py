@@ -1,7 +1,6 @@
-"""``lightbsr demo``: the whole way from photographs to a tested student, in minutes, on a CPU.
+"""``lightbsr demo``: from photographs to a tested student, in minutes, on a CPU.
 
-Nothing here is special: it makes an LMDB, then runs ``lightbsr train`` and ``lightbsr test`` with packaged option
-files, as a user would, in a folder of its own.
+It makes an LMDB, then runs ``lightbsr train`` and ``lightbsr test`` with packaged option files in a folder of its own.
 """
 
 import argparse
@@ -15,12 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lightbsr_compat import InputError, require_basicsr
-
-from .files import atomic_write
-from .pictures import labelled
 from .prepare import prepare
-from .sub_images import Cutting
+
+# lightbsr_compat is imported where it is used: it imports PyTorch.
 
 # Photographs that scikit-learn and scikit-image carry in their packages: (package, file below its folder).
 _TRAINING = (
@@ -37,7 +33,9 @@ _PICTURE_CROP = 160  # HR pixels
 
 
 def _photograph(package: str, name: str) -> np.ndarray:
-    """One of the packages' photographs, (H, W, 3) uint8, BGR."""
+    """Read one of the packages' photographs, (H, W, 3) uint8, BGR."""
+    from lightbsr_compat import InputError
+
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise InputError(f"the demo's photographs need {package}: pip install 'lightbsr[demo]'")
@@ -49,16 +47,18 @@ def _photograph(package: str, name: str) -> np.ndarray:
 
 
 def _prepare(folder: Path, photographs: dict[str, np.ndarray]) -> None:
-    """Write the photographs, and an LMDB of those for training."""
+    """Write the photographs, and an LMDB of the training images."""
     for file, image in photographs.items():
         target = folder / "photographs" / ("held_out" if file == _HELD_OUT[1] else "train") / f"{Path(file).stem}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(target), image)
     train = folder / "photographs" / "train"
-    print(prepare(str(train), f"{train}.lmdb", cutting=Cutting(size=0), min_side=96))
+    print(prepare(str(train), f"{train}.lmdb", size=0))
 
 
 def _run(folder: Path, command: str, option_file: str, forced: Sequence[str] = ()) -> None:
+    from lightbsr_compat import InputError
+
     print(f"\n$ lightbsr {command} -opt {option_file}", flush=True)
     words = [command, "-opt", option_file, *(["--force_yml", *forced] if forced else [])]
     result = subprocess.run([sys.executable, "-W", "ignore", "-m", "lightbsr", *words], cwd=folder)
@@ -67,7 +67,7 @@ def _run(folder: Path, command: str, option_file: str, forced: Sequence[str] = (
 
 
 def _result(folder: Path, run: str, sigma: float) -> np.ndarray:
-    """A test run's image of the held-out photograph, (H, W, 3) uint8, BGR."""
+    """Read a test run's image of the held-out photograph, (H, W, 3) uint8, BGR."""
     stem = Path(_HELD_OUT[1]).stem
     path = folder / "results" / run / "visualization" / f"sigma{sigma}" / f"{stem}_{run}.png"
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -75,10 +75,19 @@ def _result(folder: Path, run: str, sigma: float) -> np.ndarray:
     return image
 
 
+def _labelled(image: np.ndarray, label: str) -> np.ndarray:
+    """Enlarge an image (H, W, 3) twice and put the label above it."""
+    image = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    strip = np.full((28, image.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, label, (6, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([strip, image])
+
+
 def _compare(folder: Path) -> str:
-    """Write the side-by-side pictures and give the table."""
+    """Write the side-by-side pictures; returns the table of PSNR."""
     from basicsr.metrics import calculate_psnr
 
+    from lightbsr_compat import atomic_write
     from lightbsr_data import BlindBenchmarkDataset
 
     rows = ["", f"held-out photograph: {_HELD_OUT[1]} of {_HELD_OUT[0]}; PSNR on Y in dB, x4", ""]
@@ -100,7 +109,7 @@ def _compare(folder: Path) -> str:
         enlarged = cv2.resize(lq, (gt.shape[1], gt.shape[0]), interpolation=cv2.INTER_NEAREST)
         top, left = (gt.shape[0] - _PICTURE_CROP) // 3, (gt.shape[1] - _PICTURE_CROP) // 3
         panels = [
-            labelled(image[top : top + _PICTURE_CROP, left : left + _PICTURE_CROP], label)
+            _labelled(image[top : top + _PICTURE_CROP, left : left + _PICTURE_CROP], label)
             for image, label in (
                 (enlarged, f"LR, sigma {sigma}"),
                 (bicubic, f"bicubic {scores[0]:.2f} dB"),
@@ -123,6 +132,8 @@ def demo(output: str, *, forced: Sequence[str] = ()) -> None:
     Raises:
         InputError: the folder exists and is not empty, a photograph is missing, or a step failed.
     """
+    from lightbsr_compat import InputError
+
     folder = Path(output).absolute()
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"demo folder {output!r} exists and is not empty: remove it, or name another with -o")
@@ -146,6 +157,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    from lightbsr_compat import require_basicsr
+
     require_basicsr("lightbsr demo")
     demo(args.output)
     return 0

@@ -3,7 +3,7 @@
 import importlib.resources
 import os
 
-from lightbsr_compat import InputError, did_you_mean
+# InputError is imported where it is raised: its package imports PyTorch, which a command's --help does not need.
 
 DEFAULT_WEIGHTS = "lightbsr_x4_aniso_noise"
 
@@ -29,6 +29,8 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> str:
     packaged = packaged_weights()
     if path in packaged:
         return packaged[path]
+    from lightbsr_compat import InputError
+
     known = f"packaged are {', '.join(packaged)}" if packaged else "no weights are packaged, so name a file of yours"
     raise InputError(f"no such checkpoint file: {path!r} ({known})")
 
@@ -48,6 +50,8 @@ def find_option_file(name: str) -> str:
     """
     if os.path.isfile(name):
         return name
+    from lightbsr_compat import InputError, did_you_mean
+
     packaged = packaged_options()
     key = name.removesuffix(".yml")
     if key not in packaged:

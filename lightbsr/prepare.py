@@ -1,399 +1,227 @@
-"""``lightbsr prepare``: a folder of HR images becomes one LMDB for BasicSR's data sets and ours.
+"""``lightbsr prepare``: a folder of HR images as one LMDB of overlapping sub-images, for BasicSR's data sets and ours.
 
-Images are cut into overlapping sub-images (BasicSR's recipe for DIV2K: 480 pixels every 240), so that a training patch
-costs the decoding of a small PNG and not of a whole photograph. Threads cut and encode; one writer puts the sub-images
-into the LMDB in the order of the images' names, whole images at a time, so that its content does not depend on the
-number of threads, and what is in it after a kill says itself where to go on.
-
-All work is done in ``TARGET.unfinished``, which becomes ``TARGET`` when everything is in it. ``manifest.json`` holds
-the options and the SHA-256 of every image and, in the end, of the LMDB's content.
+Decoding a sub-image costs a training patch less than decoding a whole photograph. Places, names (``NAME_s001``) and
+``meta_info.txt`` are those of BasicSR's ``extract_subimages.py`` and ``lmdb_util.py``.
 """
 
 import argparse
-import collections
-import contextlib
-import dataclasses
-import hashlib
-import json
+import glob
 import os
+import re
 import shutil
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
+import cv2
 import lmdb
+import numpy as np
 from tqdm import tqdm
 
 from lightbsr_cli import at_least
-from lightbsr_compat import InputError, remove_unfinished
-from lightbsr_data.images import check_lmdb, decode_image
 
-from .files import atomic_write, sha256_file
-from .sub_images import Cutting, SourceImage, SubImage, find_images, inspect_image, read_bytes, refuse_all
+# InputError and decode_image are imported where they are used: their packages import PyTorch.
 
-MANIFEST = "manifest.json"
-_FORMAT = 1
-_UNFINISHED = ".unfinished"
-_COMMIT_BYTES, _COMMIT_SECONDS = 2**26, 5  # what a kill can cost of the writing
-_GIB = 2**30
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+_COMPRESSION = 1  # PNG's level; 9 saves 6% and takes nine times as long
+_KEY = re.compile(r"[\x20-\x2d\x2f-\x7e]{1,400}")  # BasicSR's keys are ASCII and end at the first dot
+_MAX_FINDINGS = 20
 
 
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class SubImage(NamedTuple):
+    """An entry of the LMDB."""
+
+    key: str
+    height: int
+    width: int
+    png: bytes
 
 
-def _in_order(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
-) -> Generator[_Result, None, None]:
-    """``map`` on threads, at most two items a thread ahead of whoever takes the results.
+def starts(side: int, *, size: int, step: int, thresh: int = 0) -> list[int]:
+    """Return where the sub-images along one side of an image begin.
 
-    Threads, not processes: OpenCV and hashlib let go of Python's lock, and no process outlives a kill of this one.
+    Args:
+        side: of the image, in pixels.
+        size: side of a sub-image; an image with a smaller side keeps it.
+        step: pixels from one sub-image to the next.
+        thresh: a strip that is left at the end gets a sub-image of its own, flush with the edge, where it is wider.
     """
-    waiting: collections.deque[Future[_Result]] = collections.deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    if side <= size:
+        return [0]
+    places = list(range(0, side - size + 1, step))
+    if side - (places[-1] + size) > thresh:
+        places.append(side - size)
+    return places
 
 
-def _bar(what: str, total: int, *, initial: int = 0, unit: str = "image") -> Any:
-    return tqdm(total=total, initial=initial, desc=what, unit=unit, disable=None)
+def cut(image: np.ndarray, *, size: int, step: int, thresh: int = 0) -> list[np.ndarray]:
+    """Cut an image (H, W, C) into sub-images of at most ``size`` x ``size``, row by row; arguments as ``starts``."""
+    tops, lefts = (starts(side, size=size, step=step, thresh=thresh) for side in image.shape[:2])
+    return [image[top : top + size, left : left + size] for top in tops for left in lefts]
 
 
-def _inspect_all(
-    folder: str, files: list[str], cutting: Cutting, min_side: int, workers: int
-) -> tuple[list[SourceImage], int]:
-    """All images, and an estimate of the LMDB's bytes; all bad images are named at once, before anything is written."""
-
-    def inspect(file: str) -> tuple[SourceImage, int] | str:
-        path = os.path.join(folder, file)
-        try:
-            return inspect_image(path, file, cutting, min_side)
-        except InputError as error:
-            return str(error)
-
-    sources, findings, total = [], [], 0
-    with _bar("looking at the images", len(files)) as bar:
-        for result in _in_order(inspect, files, workers):
-            bar.update()
-            if isinstance(result, str):
-                findings.append(result)
-            else:
-                sources.append(result[0])
-                total += result[1]
-    refuse_all(findings)
-    return sources, total
-
-
-def _write_manifest(folder: str, content: dict[str, Any]) -> None:
-    with atomic_write(os.path.join(folder, MANIFEST)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-
-
-def _read_manifest(folder: str) -> tuple[Cutting, list[SourceImage], dict[str, Any]]:
-    path = os.path.join(folder, MANIFEST)
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']}, not {_FORMAT}")
-        cutting = Cutting(**content["options"])
-        return cutting, [SourceImage(**source) for source in content["sources"]], content
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path!r} is no manifest of lightbsr prepare: {error}") from None
-
-
-def _check_same_sources(folder: str, files: list[str], sources: list[SourceImage], manifest: str, workers: int) -> None:
-    """Raise InputError where the images are not those of a manifest."""
-    before = {source.file: source.sha256 for source in sources}
-    findings = [f"image {file!r} of {folder!r} is not in {manifest!r}" for file in files if file not in before]
-    findings += [f"image {file!r} of {manifest!r} is missing in {folder!r}" for file in before.keys() - set(files)]
-    with _bar("comparing the images", len(files)) as bar:
-        paths = (os.path.join(folder, file) for file in files)
-        for file, found in zip(files, _in_order(sha256_file, paths, workers), strict=True):
-            bar.update()
-            if before.get(file, found) != found:
-                findings.append(f"image {file!r} of {folder!r} is not as it was for {manifest!r}")
-    refuse_all(sorted(findings))
-
-
-def _check_same_cutting(work: str, before: Cutting, now: Cutting) -> None:
-    for name, value in dataclasses.asdict(before).items():
-        if value != getattr(now, name):
-            raise InputError(
-                f"{work!r} was begun with {name} {value}, but now it is {getattr(now, name)}: give the same to go"
-                " on, or remove that folder to start anew"
-            )
-
-
-@contextlib.contextmanager
-def _alone(folder: str) -> Iterator[None]:
-    """Make a folder and keep other processes from writing to it; the latter not where the system has no such lock.
+def find_images(folder: str) -> list[Path]:
+    """Return the images below a folder, sorted by name; links are followed.
 
     Raises:
-        InputError: another process writes to it, or it cannot be made.
+        InputError: no folder, no image in it, or names that cannot be keys of one LMDB.
     """
+    from lightbsr_compat import InputError
+    from lightbsr_data.images import IMAGE_SUFFIXES
+
+    if not os.path.isdir(folder):
+        raise InputError(f"no such folder of images: {folder!r}")
+    walk = os.walk(folder, followlinks=True)
+    paths = [Path(root, name) for root, _, names in walk for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not paths:
+        raise InputError(f"folder {folder!r} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    paths.sort(key=lambda path: (path.stem, path))
+    shared = Counter(path.stem for path in paths)
+    findings = [
+        f"image {str(path)!r} shares its name with another: rename one" for path in paths if shared[path.stem] > 1
+    ]
+    findings += [
+        f"image {str(path)!r} cannot be a key of an LMDB, which is up to 400 ASCII characters without a dot: rename it"
+        for path in paths
+        if not _KEY.fullmatch(path.stem)
+    ]
+    _refuse(findings)
+    return paths
+
+
+def _refuse(findings: list[str]) -> None:
+    from lightbsr_compat import InputError
+
+    if len(findings) > _MAX_FINDINGS:
+        findings = [*findings[:_MAX_FINDINGS], f"... and {len(findings) - _MAX_FINDINGS} more"]
+    if findings:
+        raise InputError("\n".join(findings))
+
+
+def _encode(path: Path, size: int, step: int, thresh: int) -> list[SubImage] | str:
+    """Read and cut one image; returns the error where it cannot be read."""
+    from lightbsr_compat import InputError
+    from lightbsr_data.images import decode_image
+
     try:
-        os.makedirs(folder, exist_ok=True)
+        # A pipe among the images would never end.
+        image = decode_image(path.read_bytes() if path.is_file() else None, str(path))
     except OSError as error:
-        raise InputError(f"{folder!r} cannot be made: {error.strerror or error}") from None
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise InputError(f"{folder!r} is being written by another process: wait for it, or stop it") from None
-    except OSError:  # a file system without locks
-        pass
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+        return f"image {str(path)!r} cannot be read: {error.strerror or error}"
+    except InputError as error:
+        return str(error)
+    parts = cut(image, size=size, step=step, thresh=thresh) if size else [image]
+    result = []
+    for number, part in enumerate(parts, 1):
+        png = cv2.imencode(".png", part[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, _COMPRESSION])[1].tobytes()
+        key = f"{path.stem}_s{number:03d}" if size else path.stem
+        result.append(SubImage(key, part.shape[0], part.shape[1], png))
+    return result
 
 
-def _check_disk(target: str, needed: int, sources: list[SourceImage], cutting: Cutting) -> None:
-    """Say what will be written; raise InputError where the disk is too small for it."""
-    folder = os.path.dirname(os.path.abspath(target))
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    free = shutil.disk_usage(folder).free
-    entries = sum(len(source.sub_images(cutting)) for source in sources)
-    print(
-        f"{target}: {entries:,} entries of {len(sources):,} images; about {max(0, needed) / _GIB:.2f} GiB to write,"
-        f" {free / _GIB:.2f} GiB of the disk are free",
-        flush=True,
-    )
-    if needed > free:
-        raise InputError(
-            f"{target!r} needs about {needed / _GIB:.2f} GiB more, but {free / _GIB:.2f} GiB of the disk are free: make"
-            " room, or name another disk"
-        )
+def _put(database: lmdb.Environment, entries: Iterable[SubImage]) -> None:
+    """Write one image's entries, doubling the LMDB's address space where it is full."""
+    while True:
+        try:
+            with database.begin(write=True) as transaction:
+                for entry in entries:
+                    transaction.put(entry.key.encode(), entry.png)
+            return
+        except lmdb.MapFullError:
+            database.set_mapsize(2 * database.info()["map_size"])
 
 
-def _fill(work: str, folder: str, sources: list[SourceImage], cutting: Cutting, workers: int) -> None:
-    """Put in what the LMDB lacks, in the order of the images."""
-
-    def encode(source: SourceImage) -> list[tuple[SubImage, bytes]]:
-        path = os.path.join(folder, source.file)
-        data = read_bytes(path)
-        if hashlib.sha256(data).hexdigest() != source.sha256:
-            raise InputError(f"image {path!r} was changed while the LMDB was written")
-        image = decode_image(data, path)
-        return [(part, part.encoded(image, cutting.compression)) for part in source.sub_images(cutting)]
-
-    # Address space, not disk: a PNG is at most a little larger than its pixels.
-    parts = [part for source in sources for part in source.sub_images(cutting)]
-    map_size = 2**26 + sum(round(3.1 * part.height * part.width) + 2**14 for part in parts)
-    if _size(work):
-        check_lmdb(work, repr(work))
-    with lmdb.open(work, map_size=map_size) as database:
-        with database.begin() as reading:
-            todo = [s for s in sources if reading.get(s.sub_images(cutting)[-1].key.encode()) is None]
-        with (
-            _bar("writing", len(sources), initial=len(sources) - len(todo)) as bar,
-            contextlib.closing(_in_order(encode, todo, workers)) as results,
-        ):
-            while _write_some(database, results, bar):
-                pass
-
-
-def _write_some(database: Any, results: Iterator[list[tuple[SubImage, bytes]]], bar: Any) -> bool:
-    """One transaction of whole images; returns whether there may be more."""
-    written, start = 0, time.monotonic()
-    with database.begin(write=True) as transaction:
-        for encoded in results:
-            for part, png in encoded:
-                transaction.put(part.key.encode(), png)
-                written += len(png)
-            bar.update()
-            if written >= _COMMIT_BYTES or time.monotonic() >= start + _COMMIT_SECONDS:
-                return True
-    return False
-
-
-def _content_sha256(path: str, entries: int) -> str:
-    """SHA-256 of an LMDB's keys and values, in the order of the keys.
-
-    Raises:
-        InputError: another number of entries.
-    """
-    digest = hashlib.sha256()
-    with lmdb.open(path, readonly=True, lock=False) as database, database.begin() as reading:
-        found = database.stat()["entries"]
-        if found != entries:
-            raise InputError(f"{path!r} holds {found} entries, but its manifest {entries}")
-        with _bar("checksum", found, unit="entry") as bar:
-            for key, value in reading.cursor():
-                digest.update(key + b"\0" + len(value).to_bytes(8, "big"))
-                digest.update(value)
-                bar.update()
-    return digest.hexdigest()
-
-
-def _meta_info(sources: list[SourceImage], cutting: Cutting) -> str:
-    return "".join(part.meta_info(cutting.compression) for source in sources for part in source.sub_images(cutting))
-
-
-def _finish(work: str, sources: list[SourceImage], cutting: Cutting, content: dict[str, Any]) -> None:
-    """Write what says that everything is there."""
-    meta_info = _meta_info(sources, cutting)
-    content["content_sha256"] = _content_sha256(work, meta_info.count("\n"))
-    with atomic_write(os.path.join(work, "meta_info.txt")) as temporary:
-        Path(temporary).write_text(meta_info, encoding="ascii")
-    _write_manifest(work, content)
-    remove_unfinished(work)
-    Path(work, "lock.mdb").unlink(missing_ok=True)
+def _encode_all(paths: list[Path], *cutting: int, workers: int) -> Iterator[list[SubImage] | str]:
+    """Encode on threads, in order, a few images ahead of the writer; OpenCV releases Python's lock."""
+    ahead = 4 * workers
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(paths), ahead):
+            yield from pool.map(lambda path: _encode(path, *cutting), paths[first : first + ahead])
 
 
 def prepare(
-    source: str, target: str, *, cutting: Cutting | None = None, min_side: int = 256, workers: int | None = None
+    source: str, target: str, *, size: int = 480, step: int | None = None, thresh: int = 0, workers: int | None = None
 ) -> str:
-    """Make an LMDB of the images below a folder, or go on with one that was interrupted.
+    """Make an LMDB of the images below a folder.
+
+    It is written to ``target.unfinished-PID``, which becomes ``target`` when everything is in it; what a killed run
+    left of such folders is removed.
 
     Args:
-        source: the folder; sub-folders are looked into.
-        target: the LMDB's folder, ``*.lmdb``; beside it ``target.unfinished`` while it is being made.
-        cutting: how the images are cut.
-        min_side: images with a smaller side are refused; the ``gt_size`` that is trained with, or more. At most
-            ``cutting.size``.
-        workers: threads; as many as there are cores by default.
+        source: the folder; its sub-folders are searched too.
+        target: the LMDB's folder, ``*.lmdb``.
+        size: side of a sub-image in pixels; 0 keeps whole images.
+        step: pixels from one sub-image to the next, at most ``size``; half of it by default.
+        thresh: a strip at the edge that is not wider is left out.
+        workers: threads; one a core by default.
 
     Returns:
-        A line that says what was written.
+        A sentence that says what was written.
 
     Raises:
-        InputError: images, options or a target that cannot be used; nothing is written then. Or the disk is full,
-            or an image has changed meanwhile: ``target.unfinished`` stays, and the same call goes on with it.
+        InputError: images, options or a target that cannot be used, or a full disk; ``target`` is not made then.
     """
-    cutting, workers, target = cutting or Cutting(), workers or usable_cores(), os.path.normpath(target)
+    from lightbsr_compat import InputError, atomic_write
+
+    target = os.path.normpath(target)
+    step = max(1, size // 2) if step is None else step
     if not target.endswith(".lmdb"):
         raise InputError(f"target {target!r} must end with .lmdb: BasicSR knows an LMDB by that")
     if os.path.lexists(target):
-        raise InputError(f"{target!r} exists and is not overwritten: name another, or remove it")
-    if cutting.size and min_side > cutting.size:
-        raise InputError(f"size is {cutting.size}, but must be at least min-side, {min_side}, or 0 for whole images")
-    files = find_images(source)
-    work = target + _UNFINISHED
-    begun = any(os.path.lexists(os.path.join(work, name)) for name in (MANIFEST, "data.mdb"))
-    if not begun:
-        sources, estimate = _inspect_all(source, files, cutting, min_side, workers)
-        _check_disk(target, estimate, sources, cutting)
-    with _alone(work):
-        if begun:
-            before, sources, content = _read_manifest(work)
-            _check_same_cutting(work, before, cutting)
-            _check_same_sources(source, files, sources, work, workers)
-            _check_disk(target, content["estimated_bytes"] - _size(work), sources, cutting)
-        else:
-            content = {"format": _FORMAT, "options": dataclasses.asdict(cutting), "estimated_bytes": estimate}
-            content |= {"content_sha256": None, "sources": [dataclasses.asdict(image) for image in sources]}
-            _write_manifest(work, content)
-        try:
-            _fill(work, source, sources, cutting, workers)
-            _finish(work, sources, cutting, content)
-            os.replace(work, target)
-        except (lmdb.Error, OSError) as error:
-            raise InputError(f"{work!r} cannot be written: {error}") from None
-    return _summary(target, sources, content)
-
-
-def verify(target: str, source: str | None = None, *, workers: int | None = None) -> str:
-    """Compare an LMDB that ``prepare`` made with its manifest: every byte of it, and the images where they are given.
-
-    Returns:
-        A line that says what was compared.
-
-    Raises:
-        InputError: they differ, or there is no finished LMDB of ``prepare``.
-    """
-    if not os.path.isdir(target):
-        raise InputError(f"no such LMDB: {target!r}")
-    cutting, sources, content = _read_manifest(target)
-    if not content.get("content_sha256"):
-        raise InputError(f"{target!r} is not finished: run lightbsr prepare again with what it was begun with")
-    check_lmdb(target, repr(target))
-    meta_info = _meta_info(sources, cutting)
-    path = os.path.join(target, "meta_info.txt")
-    if not os.path.isfile(path) or Path(path).read_bytes() != meta_info.encode("ascii"):
-        raise InputError(f"{path!r} is not what lightbsr prepare wrote")
-    if _content_sha256(target, meta_info.count("\n")) != content["content_sha256"]:
-        raise InputError(f"{target!r} is damaged: its content does not have the checksum of its manifest")
-    if source is not None:
-        _check_same_sources(source, find_images(source), sources, target, workers or usable_cores())
-    return f"{_summary(target, sources, content)}: as it was written"
-
-
-def _size(folder: str) -> int:
-    path = os.path.join(folder, "data.mdb")
-    return os.path.getsize(path) if os.path.isfile(path) else 0
-
-
-def _summary(target: str, sources: list[SourceImage], content: dict[str, Any]) -> str:
-    entries = sum(len(source.sub_images(Cutting(**content["options"]))) for source in sources)
+        raise InputError(f"target {target!r} exists: name another, or remove it")
+    if size and not 1 <= step <= size:
+        raise InputError(f"step is {step}, but must be from 1 to size, {size}: more would leave pixels out")
+    paths = find_images(source)
+    for leftover in glob.glob(f"{glob.escape(target)}.unfinished-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    work = f"{target}.unfinished-{os.getpid()}"
+    findings, lines, smallest = [], [], 2**31
+    try:
+        os.makedirs(work)
+        with (
+            lmdb.open(work, map_size=2**26, sync=False, lock=False) as database,
+            tqdm(total=len(paths), unit="image", disable=None) as bar,
+        ):
+            for entries in _encode_all(paths, size, step, thresh, workers=workers or os.cpu_count() or 1):
+                bar.update()
+                if isinstance(entries, str):
+                    findings.append(entries)
+                    continue
+                _put(database, entries)
+                lines += [f"{key}.png ({height},{width},3) {_COMPRESSION}\n" for key, height, width, _ in entries]
+                smallest = min(smallest, *(min(entry.height, entry.width) for entry in entries))
+            database.sync(True)
+        _refuse(findings)
+        with atomic_write(os.path.join(work, "meta_info.txt")) as temporary:
+            Path(temporary).write_text("".join(lines), encoding="ascii")
+        written = Path(work, "data.mdb").stat().st_size
+        os.replace(work, target)
+    except lmdb.Error as error:  # LMDB calls a full disk an input/output error
+        free = shutil.disk_usage(work).free / 2**20
+        raise InputError(f"{target!r} cannot be written: {error} ({free:,.0f} MiB of the disk are free)") from None
+    except OSError as error:
+        raise InputError(f"{target!r} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return (
-        f"{target}: {entries:,} entries of {len(sources):,} images, {_size(target) / _GIB:.2f} GiB, content SHA-256"
-        f" {content['content_sha256']}"
+        f"{target}: {len(lines):,} entries of {len(paths):,} images, {written / 2**30:.2f} GiB; the smallest side is"
+        f" {smallest} pixels"
     )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", metavar="SRC", help="folder of HR images; its sub-folders are looked into")
-    parser.add_argument("target", nargs="?", metavar="DST.lmdb", help="the LMDB to make")
-    parser.add_argument(
-        "--size", type=at_least(0), default=480, metavar="PIXELS", help="side of a sub-image (480); 0: whole images"
-    )
-    parser.add_argument(
-        "--step", type=at_least(1), metavar="PIXELS", help="from one sub-image to the next (half of --size)"
-    )
-    parser.add_argument(
-        "--thresh",
-        type=at_least(0),
-        default=0,
-        metavar="PIXELS",
-        help="leave out narrower strips at the edge (0)",
-    )
-    parser.add_argument(
-        "--min-side", type=at_least(1), default=256, metavar="PIXELS", help="refuse smaller images; gt_size (256)"
-    )
-    parser.add_argument(
-        "--compression", type=at_least(0), default=1, metavar="0-9", help="PNG's level: 1 (default) is fast, 9 small"
-    )
+    parser.add_argument("source", metavar="SRC", help="folder of HR images; its sub-folders are searched too")
+    parser.add_argument("target", metavar="DST.lmdb", help="the LMDB to make")
+    size: dict[str, Any] = dict(metavar="PIXELS", type=at_least(0))
+    parser.add_argument("--size", default=480, help="side of a sub-image (480); 0: whole images", **size)
+    parser.add_argument("--step", help="from one sub-image to the next (half of --size)", **size)
+    parser.add_argument("--thresh", default=0, help="leave out strips at the edge up to this width (0)", **size)
     parser.add_argument("--workers", type=at_least(1), metavar="N", help="threads (default: one a core)")
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="write nothing; compare DST.lmdb, which may stand alone, and SRC with the checksums in DST.lmdb",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    if args.verify:
-        source, target = (args.source, args.target) if args.target else (None, args.source)
-        print(verify(target, source, workers=args.workers))
-        return 0
-    if args.target is None:
-        raise InputError(f"prepare {args.source!r} needs a second path: the .lmdb to make")
-    step = args.step or max(1, args.size // 2)
-    cutting = Cutting(size=args.size, step=step, thresh=args.thresh, compression=args.compression)
-    print(prepare(args.source, args.target, cutting=cutting, min_side=args.min_side, workers=args.workers))
+    print(prepare(args.source, args.target, size=args.size, step=args.step, thresh=args.thresh, workers=args.workers))
     return 0

@@ -4,7 +4,7 @@ from .idr import IDR
 from .kdsr import KDSR, KDSROutput, KDSRTeacher
 from .lightbsr import LightBSR, LightBSROutput
 from .lightbsr_teacher import ContrastOutput, LightBSRTeacher
-from .state_dicts import build_from_state_dict, network_options
+from .state_dicts import build_from_state_dict, find_state_dict, network_options
 
 __all__ = [
     "IDR",
@@ -16,5 +16,6 @@ __all__ = [
     "LightBSROutput",
     "LightBSRTeacher",
     "build_from_state_dict",
+    "find_state_dict",
     "network_options",
 ]

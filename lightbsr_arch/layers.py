@@ -30,8 +30,8 @@ class MeanShift(nn.Module):
 
     def __init__(self, *, sign: int) -> None:
         super().__init__()
-        mean = torch.tensor(DIV2K_RGB_MEAN).view(1, 3, 1, 1)
-        self.register_buffer("mean", sign * mean, persistent=False)
+        mean = torch.tensor([sign * value for value in DIV2K_RGB_MEAN]).view(1, 3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.mean

@@ -1,4 +1,4 @@
-"""What ``python -m build`` gives: a wheel that works outside the checkout, and a source distribution that makes it."""
+"""``python -m build`` gives a wheel that works outside the checkout, and a source distribution that makes it."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ FOLDERS = {
     "lightbsr_models": "lightbsr_models",
     "options": "lightbsr/options",
 }
-PACKAGED = (".py", ".yml", ".html", ".safetensors", ".typed")
+PACKAGED = (".py", ".yml", ".html", ".safetensors", ".typed", ".md")
 
 
 def build(source, out, *what):
@@ -47,14 +48,11 @@ def contents(wheel):
 def built(tmp_path_factory):
     """A folder with a wheel and a source distribution, made of a copy of the checkout."""
     folder = tmp_path_factory.mktemp("built")
-    out = {"__pycache__", ".git", "build", "dist"} | {p.name for p in ROOT.glob(".*_cache")} | {".venv"}
-    data = {"experiments", "results", "tb_logger", "datasets", "demo", "site"}
+    out = {"__pycache__", ".git", "build", "dist", ".venv", "experiments", "results", "tb_logger", "datasets", "demo"}
     copy = shutil.copytree(
         ROOT,
         folder / "checkout",
-        ignore=lambda path, names: [
-            n for n in names if n in out or n.endswith(".egg-info") or (path == str(ROOT) and n in data)
-        ],
+        ignore=lambda path, names: [n for n in names if n in out or n.endswith((".egg-info", "_cache"))],
     )
     build(copy, folder, "--sdist", "--wheel")
     return folder
@@ -68,15 +66,14 @@ def wheel(built):
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel):
     packed = set(contents(wheel))
-    expected = set()
+    expected = {"lightbsr_cli.py"}
     for folder, place in FOLDERS.items():
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in PACKAGED:
                 expected.add(f"{place}/{path.relative_to(ROOT / folder).as_posix()}")
-    assert len(expected) > 100
-    assert expected <= packed
-    rest = {name for name in packed - expected - {"lightbsr_cli.py"} if ".dist-info/" not in name}
-    assert rest == set()
+    assert {f"{place}/py.typed" for folder, place in FOLDERS.items() if folder != "options"} <= expected
+    assert "lightbsr/weights/LICENCES.md" in expected
+    assert {name for name in packed if ".dist-info/" not in name} == expected
 
 
 def test_the_source_distribution_makes_the_same_wheel_and_holds_the_tests(built, wheel, tmp_path):
@@ -84,24 +81,24 @@ def test_the_source_distribution_makes_the_same_wheel_and_holds_the_tests(built,
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.iterdir()
-    for name in ("tests/conftest.py", "tests/golden/pca_projector.npz", "docs/protocols.md", "mkdocs.yml", "LICENSE"):
+    for folder in ("tests", "tools", "docs", "benchmarks"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                assert (source / path.relative_to(ROOT)).is_file(), path
+    for name in ("constraints.txt", "mkdocs.yml", "Makefile", "LICENSE", "CITATION.cff", "CONTRIBUTING.md"):
         assert (source / name).is_file(), name
     build(source, tmp_path / "again", "--wheel")
     (again,) = (tmp_path / "again").iterdir()
     assert contents(again) == contents(wheel)
 
 
-LOOK = """
-import importlib, os, sys
-names = ["lightbsr", "lightbsr_arch", "lightbsr_compat", "lightbsr_data", "lightbsr_models"]
-places = [importlib.import_module(name).__file__ for name in names]
-from lightbsr.evaluation.protocols import load_protocol
-from lightbsr.packaged import packaged_options; from lightbsr.training.option_files import load_checked_options
-import lightbsr
-print(lightbsr.__version__)
-print(sum(place.startswith(sys.argv[1] + os.sep) for place in places), len(packaged_options()))
-print(load_protocol("iso").name)
-"""
+def test_the_index_page_has_no_relative_link(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("/METADATA"))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    page = str(metadata.get_payload())
+    assert page.startswith("# LightBSR for BasicSR") and "pip install" in page
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", page) == []
 
 
 def test_the_wheel_works_outside_the_checkout(wheel, tmp_path):
@@ -116,17 +113,22 @@ def test_the_wheel_works_outside_the_checkout(wheel, tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    version, counted, protocol = run("-c", LOOK, str(unpacked)).splitlines()
-    assert counted == f"5 {len(list((ROOT / 'options').rglob('*.yml')))}"
-    assert protocol == "iso"
-    assert f"-{version}-" in wheel.name
-    assert "prepare" in run("-m", "lightbsr", "--help")
+    look = "import importlib, sys; print(*(importlib.import_module(name).__file__ for name in sys.argv[1:]), sep='\\n')"
+    places = run("-c", look, "lightbsr", "lightbsr_arch", "lightbsr_compat", "lightbsr_data", "lightbsr_models")
+    assert all(place.startswith(str(unpacked) + os.sep) for place in places.splitlines())
+    look = "from lightbsr.packaged import packaged_options, packaged_weights as w; print(len(packaged_options()), *w())"
+    found = run("-c", look).split()
+    assert found[0] == str(len(list((ROOT / "options").rglob("*.yml"))))
+    assert found[1:] == sorted(path.stem for path in (ROOT / "lightbsr" / "weights").glob("*.safetensors"))
+    assert run("-m", "lightbsr", "--version") == f"lightbsr {wheel.name.split('-')[1]}\n"
 
 
 def test_the_version_stands_in_one_place_and_the_changelog_has_it(wheel):
     version = wheel.name.split("-")[1]
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest is not None and newest[1] == version
-    places = [p for p in ROOT.glob("*.py") if f'"{version}"' in p.read_text(encoding="utf-8")]
-    places += [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py") if f'"{version}"' in p.read_text("utf-8")]
-    assert [p.name for p in places] == ["setup.py"]
+    files = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")]
+    places = [
+        p.name for p in (*files, *ROOT.glob("*.py"), *ROOT.glob("*.toml")) if f'"{version}"' in p.read_text("utf-8")
+    ]
+    assert places == ["pyproject.toml"]

@@ -1,49 +1,47 @@
-"""Make a trained student part of the package: its EMA weights as fp16 safetensors that carry how they were trained.
+"""Make a trained student part of the package, and print the tables of its card.
 
-    python tools/pack_weights.py experiments/lightbsr_student_x4_iso_cpu_budget lightbsr_x4_iso --photographs FOLDER
+    python tools/pack_weights.py lightbsr_x4_iso --experiment experiments/lightbsr_student_x4_iso_cpu_budget \\
+        --photographs "425 photographs: 183 of CID22 (CC BY-SA 4.0), 242 of Unsplash (Unsplash licence)"
+    python tools/pack_weights.py lightbsr_x4_iso --data datasets/benchmark --protocols iso aniso9 --sets Set5 Set14
 
-The photographs, those of training, give the statistics of the IDR by which ``lightbsr upscale`` warns of images that
-are degraded otherwise.
-
-``tools/model_card.py`` then measures the weights and writes their card.
+The first writes ``lightbsr/weights/NAME.safetensors``: the EMA weights in fp16, with metadata on training and licences.
+The second prints Markdown to paste into ``docs/models/NAME.md``, whose words are written by hand;
+tests/lightbsr/test_shipped_weights.py compares the weights with that page.
 """
 
 import argparse
+import csv
 import datetime
+import hashlib
 import json
 import re
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 
-from lightbsr.evaluation.methods import to_8_bit_image
-from lightbsr.upscaling.command import read_image
-from lightbsr.upscaling.usual_idrs import METADATA_KEY, idr_statistics
+import lightbsr_cli
 from lightbsr_arch import build_from_state_dict
 from lightbsr_compat import InputError, atomic_write, load_options, load_weights_file
-from lightbsr_data import ClassicDegradation, gaussian_kernels, get_setting, sample_degradation
-from lightbsr_data.images import IMAGE_SUFFIXES
 
 WEIGHTS = Path(__file__).parents[1] / "lightbsr" / "weights"
 _TIME = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ INFO: ", re.MULTILINE)
 
 
 def training_hours(experiment: Path) -> float:
-    """Hours between the first and the last entry of each of a run's logs, summed: resumed runs have several."""
+    """Sum the hours between the first and the last entry of each of a run's logs: resumed runs have several."""
     seconds = 0.0
     for log in sorted(experiment.glob("train_*.log")):
-        times = _TIME.findall(log.read_text(encoding="utf-8"))
-        first, last = (datetime.datetime.fromisoformat(time) for time in (times[0], times[-1]))
-        seconds += (last - first).total_seconds()
+        times = [datetime.datetime.fromisoformat(time) for time in _TIME.findall(log.read_text(encoding="utf-8"))]
+        seconds += (times[-1] - times[0]).total_seconds()
     return seconds / 3600
 
 
 def used_options(experiment: Path) -> dict[str, Any]:
-    """The options of a run: BasicSR's copy of the option file, with the ``--force_yml`` of the command line above it.
+    """Read the options of a run: BasicSR's copy of the option file, with the ``--force_yml`` of the command in it.
 
     Raises:
         InputError: no training run there.
@@ -58,7 +56,7 @@ def used_options(experiment: Path) -> dict[str, Any]:
 
 
 def describe_run(experiment: Path) -> dict[str, Any]:
-    """What a model card says of one training run."""
+    """Return the facts of a training run that its card states."""
     options = used_options(experiment)
     train, dataset = options["train"], options["datasets"]["train"]
     return {
@@ -78,70 +76,105 @@ def describe_run(experiment: Path) -> dict[str, Any]:
     }
 
 
-def lr_images(photographs: Path, degradation: str, scale: int) -> list[np.ndarray]:
-    """LR images (h, w, 3) uint8, RGB: each photograph of a folder with one degradation of a training setting."""
-    files = sorted(path for path in photographs.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
-    generator = torch.Generator().manual_seed(0)
-    parameters = sample_degradation(get_setting(degradation), len(files), generator)
-    kernels = gaussian_kernels(parameters.sigma_x, parameters.sigma_y, parameters.theta)
-    classic, images = ClassicDegradation(scale=scale), []
-    for i, path in enumerate(files):
-        image = read_image(str(path))
-        height, width = (side // scale * scale for side in image.shape[:2])
-        gt = torch.from_numpy(image[:height, :width].copy()).permute(2, 0, 1).float() / 255.0
-        lq = classic(gt[None, None], kernels[i : i + 1], parameters.noise_sigma[i : i + 1], generator)[0, 0]
-        images.append(to_8_bit_image(lq))
-    return images
-
-
-def pack(experiment: Path, target: Path, *, photographs: Path) -> str:
-    """Write the student of a training run.
+def pack(experiment: Path, target: Path, *, photographs: str, licence: str = "Apache-2.0") -> None:
+    """Write the EMA weights of a student's run as fp16 safetensors.
 
     Args:
-        experiment: folder of the student's run; its teacher's run is the one that its option file names.
+        experiment: folder of the student's run; its teacher's run lies beside it, under the name in the option file.
         target: the ``.safetensors`` to write.
-        photographs: folder of HR images, eight or more.
-
-    Returns:
-        A sentence that says what was written.
+        photographs: source and licence of the training images.
+        licence: of the weights.
 
     Raises:
-        InputError: no finished training run there, or no EMA weights.
+        InputError: no finished training run there, no EMA weights, or values that are not finite.
     """
     student = describe_run(experiment)
-    options = used_options(experiment)
-    teacher = experiment.parent / Path(options["path"]["pretrain_network_teacher"]).parents[1].name
+    teacher = experiment.parent / Path(used_options(experiment)["path"]["pretrain_network_teacher"]).parents[1].name
     checkpoint = load_weights_file(experiment / "models" / "net_g_latest.pth")
     if "params_ema" not in checkpoint:
         raise InputError(f"{str(experiment)!r}: net_g_latest.pth has no EMA weights: train with ema_decay")
     network = build_from_state_dict(checkpoint["params_ema"])
+    half = {
+        key: (value.half() if value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
+        for key, value in network.state_dict().items()
+    }
+    if not all(value.isfinite().all() for value in half.values()):
+        raise InputError(f"{str(experiment)!r}: net_g_latest.pth holds values that are not finite in fp16")
+    degradation = student["degradation"]
     metadata = {
         "name": target.stem,
         "network": type(network).__name__,
         "scale": str(network.upscale),
-        "degradation": student["degradation"],
+        "degradation": degradation if isinstance(degradation, str) else json.dumps(degradation),
+        "licence": licence,
+        "photographs": photographs,
         "training": json.dumps([describe_run(teacher), student]),
     }
-    images = lr_images(photographs, student["degradation"], int(metadata["scale"]))
-    metadata[METADATA_KEY] = idr_statistics(network.eval(), images).to_json()
-    half = {
-        key: (value.half() if value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
-        for key, value in checkpoint["params_ema"].items()
-    }
+    content = safetensors.torch.save(half, metadata)
     with atomic_write(target) as temporary:
-        save_file(half, temporary, metadata)
-    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return f"{type(network).__name__}, {parameters:,} trainable parameters, {target.stat().st_size:,} bytes: {target}"
+        Path(temporary).write_bytes(content)
+
+
+def facts(weights: Path) -> str:
+    """Format a file's size, checksum and training runs as Markdown."""
+    with safetensors.safe_open(weights, "pt") as file:
+        runs = json.loads(file.metadata()["training"])
+    content = weights.read_bytes()
+    lines = [f"{len(content):,} bytes; SHA-256 `{hashlib.sha256(content).hexdigest()}`", ""]
+    lines += ["| " + " | ".join(runs[0]) + " |", "|---" * len(runs[0]) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, run.values())) + " |" for run in runs)])
+
+
+def scores(weights: Path, data: Path, protocol: str, sets: list[str]) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """Run ``lightbsr benchmark``.
+
+    Returns:
+        (set, setting) -> {'ours': [PSNR, SSIM], 'Bicubic': [PSNR, SSIM]}; ``mean`` is a setting too.
+    """
+    with tempfile.TemporaryDirectory() as out:
+        words = ["--data", str(data), "--protocol", protocol, "--method", f"ours={weights}", "--out", out]
+        if lightbsr_cli.main(["benchmark", *words, "--sets", *sets]):
+            raise InputError(f"protocol {protocol}: the benchmark failed")
+        with open(Path(out) / "results.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in rows:
+        if row["method"] in ("ours", "Bicubic"):  # the first of a name is measured here, papers' figures follow
+            cell = found.setdefault((row["set"], row["setting"]), {})
+            cell.setdefault(row["method"], [float(row["psnr"] or "nan"), float(row["ssim"] or "nan")])
+    return found
+
+
+def table(found: dict[tuple[str, str], dict[str, list[float]]]) -> str:
+    """Format scores as the card's Markdown table."""
+    lines = ["| set | setting | bicubic | this model | gain |", "|---|---|---|---|---|"]
+    for (set_name, setting), cell in found.items():
+        (bicubic, bicubic_ssim), (ours, ssim) = cell["Bicubic"], cell["ours"]
+        lines.append(
+            f"| {set_name} | {setting} | {bicubic:.2f} / {bicubic_ssim:.4f} | {ours:.2f} / {ssim:.4f}"
+            f" | {ours - bicubic:+.2f} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a trained student part of the package.")
-    parser.add_argument("experiment", type=Path, help="folder of the student's training run")
+    parser = argparse.ArgumentParser(description="Make a trained student part of the package, or print its tables.")
     parser.add_argument("name", help="e.g. lightbsr_x4_iso")
-    parser.add_argument("--photographs", type=Path, required=True, help="folder of HR images, those of training")
+    parser.add_argument("--experiment", type=Path, help="pack the weights of this training run of a student")
+    parser.add_argument("--photographs", help="source and licence of the training images; with --experiment")
+    parser.add_argument("--data", type=Path, help="print scores on the test sets in this folder")
+    parser.add_argument("--protocols", nargs="+", default=["iso"])
+    parser.add_argument("--sets", nargs="+", default=["Set5", "Set14"])
     args = parser.parse_args()
+    weights = WEIGHTS / f"{args.name}.safetensors"
     try:
-        print(pack(args.experiment, WEIGHTS / f"{args.name}.safetensors", photographs=args.photographs))
+        if args.experiment:
+            if not args.photographs:
+                parser.error("--experiment needs --photographs")
+            pack(args.experiment, weights, photographs=args.photographs)
+        print(facts(weights))
+        for protocol in args.protocols if args.data else []:
+            print(f"\n### Protocol {protocol}\n\n{table(scores(weights, args.data, protocol, args.sets))}")
     except InputError as error:
         raise SystemExit(f"pack_weights: error: {error}") from None
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightbsr.convert import convert_state_dict, recognise
 from lightbsr.packaged import DEFAULT_WEIGHTS, find_weights
+from lightbsr.released import convert_state_dict, recognise
 from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict
 from lightbsr_compat import InputError, did_you_mean, load_weights_file
 

@@ -1,6 +1,6 @@
-"""pnnx turns our ONNX models into ncnn's, which give what PyTorch gives; in the way that docs/integration.md tells.
+"""pnnx converts our ONNX models into ncnn's as on docs/integration.md; they give PyTorch's images.
 
-ncnn aborts the process where it meets what it does not know, so it has one of its own.
+ncnn aborts the process at an operator that it does not know, so it has one of its own.
 """
 
 import importlib.util

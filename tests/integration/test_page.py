@@ -1,7 +1,7 @@
-"""The code on docs/integration.md runs, and what it makes is what the network makes.
+"""The code on docs/integration.md runs and gives the network's picture.
 
 Every section runs in a process of its own, in a folder with ``net_g_latest.pth``, its export ``lightbsr_x4.onnx`` and
-``photo.png``, as the page supposes: Real-ESRGAN registers data sets that would shadow BasicSR's in this one.
+``photo.png``: Real-ESRGAN registers data sets that would shadow BasicSR's in this one.
 """
 
 import importlib.util
@@ -117,13 +117,9 @@ def test_basicsrs_own_model_trains_a_student_of_ours(tmp_path, photo):
     (options,), (script,) = code("BasicSR", "yaml"), code("BasicSR", "python")
     (tmp_path / "train.py").write_text(script)
     (tmp_path / "sr_lightbsr_x4.yml").write_text(options)
+    train = dict(dataroot_gt="HR", dataroot_lq="LR", gt_size=32, batch_size_per_gpu=4, num_worker_per_gpu=0)
     smaller = [f"network_g:{name}={value}" for name, value in SIZES.items()]
-    smaller += ["num_gpu=0", "datasets:train:dataroot_gt=HR", "datasets:train:dataroot_lq=LR"]
-    smaller += [
-        "datasets:train:gt_size=32",
-        "datasets:train:batch_size_per_gpu=4",
-        "datasets:train:num_worker_per_gpu=0",
-    ]
+    smaller += [f"datasets:train:{name}={value}" for name, value in train.items()] + ["num_gpu=0"]
     smaller += ["train:optim_g:lr=2e-3", "train:total_iter=60", "logger:print_freq=1", "logger:use_tb_logger=false"]
     run(tmp_path, "train.py", "-opt", "sr_lightbsr_x4.yml", "--force_yml", *smaller)
     (log,) = (tmp_path / "experiments" / "sr_lightbsr_x4").glob("train_*.log")

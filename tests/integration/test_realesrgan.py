@@ -1,4 +1,4 @@
-"""Real-ESRGAN's ``RealESRGANer`` with our networks gives what the networks give: whole, tiled, in halves.
+"""Real-ESRGAN's ``RealESRGANer`` with our networks gives what the networks give, in float32 and in halves.
 
 It runs in a process of its own, as its users start it: importing realesrgan registers data sets that would shadow
 BasicSR's in this one.
@@ -18,24 +18,23 @@ from lightbsr_arch import KDSR, LightBSR
 if importlib.util.find_spec("realesrgan") is None:
     pytest.skip("realesrgan is not installed (the integration extra)", allow_module_level=True)
 
-TILE, PAD = 16, 6
 NETWORKS = {
     "LightBSR": lambda: LightBSR(
         num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6, layer_scale_init=0.5, upscale=4
     ),
     "KDSR": lambda: KDSR(num_feat=8, num_block=2, num_resblock=1, upscale=2),
 }
-SCRIPT = f"""
+SCRIPT = """
 import lightbsr
 import numpy as np, torch
 from realesrgan import RealESRGANer
 from lightbsr_arch import build_from_state_dict
 
 images = np.load("images.npz")
-results = {{}}
+results = {}
 for name in ("LightBSR", "KDSR"):
     path = name + ".pth"
-    for how, options in dict(whole={{}}, tiled=dict(tile={TILE}, tile_pad={PAD}), half=dict(half=True)).items():
+    for how, options in dict(whole={}, half=dict(half=True)).items():
         network = build_from_state_dict(torch.load(path)["params_ema"])
         for value in network.parameters():
             value.data.zero_()  # RealESRGANer has to load the file
@@ -43,7 +42,7 @@ for name in ("LightBSR", "KDSR"):
             scale=network.upscale, model_path=path, model=network, pre_pad=0, device=torch.device("cpu"), **options
         )
         for image in images:
-            results[f"{{name}} {{how}} {{image}}"] = upsampler.enhance(images[image])[0]
+            results[f"{name} {how} {image}"] = upsampler.enhance(images[image])[0]
 np.savez("results.npz", **results)
 """
 
@@ -80,7 +79,7 @@ def results(tmp_path_factory, networks, images):
 
 @torch.no_grad()
 def upscaled(network, image: np.ndarray, dtype=torch.float32) -> np.ndarray:
-    """What the network makes of (H, W, 3) uint8 RGB, not rounded."""
+    """The SR image of (H, W, 3) uint8 RGB, in [0, 255], not rounded."""
     lq = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
     sr = network.to(dtype)(lq.to(dtype))[0].float().clamp(0, 1)
     return (sr * 255).permute(1, 2, 0).numpy()
@@ -92,19 +91,6 @@ def test_whole(results, networks, images, name):
     assert np.abs(results[f"{name} whole colour"] - expected).max() <= 0.5 + 1e-3
     sixteen = results[f"{name} whole 16 bit"]
     assert sixteen.dtype == np.uint16 and np.abs(sixteen / 257 - expected).max() <= 0.5 / 257 + 1e-3
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_tiled(results, networks, images, name):
-    image, scale = images["colour"], networks[name].upscale
-    expected = np.zeros((image.shape[0] * scale, image.shape[1] * scale, 3))
-    for y in range(0, image.shape[0], TILE):
-        for x in range(0, image.shape[1], TILE):
-            top, left = max(y - PAD, 0), max(x - PAD, 0)
-            tile = upscaled(networks[name], image[top : y + TILE + PAD, left : x + TILE + PAD])
-            tile = tile[(y - top) * scale :, (x - left) * scale :][: TILE * scale, : TILE * scale]
-            expected[y * scale :, x * scale :][: len(tile), : tile.shape[1]] = tile
-    assert np.abs(results[f"{name} tiled colour"] - expected).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,4 +1,4 @@
-"""The demo takes the way of real training; here at a few iterations, so that nothing is said of its quality."""
+"""The demo trains, tests and compares; here at a few iterations, which says nothing of quality."""
 
 import re
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightbsr.convert import convert_state_dict
+from lightbsr.released import convert_state_dict
 from lightbsr_arch import KDSR, KDSRTeacher, build_from_state_dict, network_options
 from lightbsr_arch.kdsr import depthwise_grouped, depthwise_per_sample, depthwise_shifted
 from lightbsr_compat import InputError

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightbsr_arch import LightBSR, LightBSRTeacher, build_from_state_dict, network_options
+from lightbsr_arch import LightBSR, LightBSRTeacher, build_from_state_dict, find_state_dict, network_options
 
 ODD = dict(num_feat=12, num_group=3, num_block=2, num_idr=48, num_channel_idr=7)
 
@@ -85,5 +85,37 @@ def test_a_teacher_without_its_queue_is_refused_by_the_missing_key():
 def test_loading_is_strict():
     state_dict = LightBSR(**ODD).state_dict()
     state_dict["sr_network.groups.0.conv.extra"] = torch.zeros(1)
-    with pytest.raises(RuntimeError, match="extra"):
+    with pytest.raises(ValueError, match="extra"):
         build_from_state_dict(state_dict)
+
+
+@pytest.mark.parametrize("number", ["1000000000", "1", "01"])
+def test_numbers_in_keys_build_nothing(number):
+    """A key that claims many groups, or a group of which there are too few tensors."""
+    state_dict = LightBSR(**ODD | dict(num_group=1)).state_dict()
+    state_dict[f"sr_network.groups.{number}.conv.weight"] = torch.zeros(12, 12, 3, 3)
+    with pytest.raises(ValueError, match=r"not consecutive|is missing"):
+        network_options(state_dict)
+
+
+def test_shapes_must_agree():
+    state_dict = LightBSR(**ODD).state_dict()
+    state_dict["sr_network.head.weight"] = torch.zeros(40_000, 3, 3, 3)  # a network of that width takes terabytes
+    with pytest.raises(ValueError, match="but must be"):
+        network_options(state_dict)
+
+
+def test_find_state_dict():
+    weights, average = {"module.a": torch.zeros(2)}, {"a": torch.ones(2)}
+    for checkpoint in ({"params": weights, "params_ema": average}, {"state_dict": average, "epoch": 3}, average):
+        assert find_state_dict(checkpoint) == average
+    assert list(find_state_dict({"params": weights})) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [{}, 3, None, {"params": 3}, {1: torch.zeros(1)}, {"a": "b"}, {"a": torch.zeros(1).expand(9)}, {"params": {}}],
+)
+def test_what_holds_no_state_dict(checkpoint):
+    with pytest.raises(ValueError, match=r"no state dict|fewer numbers"):
+        find_state_dict(checkpoint)

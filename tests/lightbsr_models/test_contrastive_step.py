@@ -7,7 +7,7 @@ the step (to super-resolve it), ours does not. Nothing else of the step depends 
 import pytest
 import torch
 
-from lightbsr.convert import convert_state_dict
+from lightbsr.released import convert_state_dict
 from lightbsr_arch import build_from_state_dict
 from lightbsr_arch.idr import join_prior
 from lightbsr_models import ContrastiveLoss
