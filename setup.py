@@ -36,7 +36,8 @@ setup(
         "torch>=2.4",
         "numpy",
         "opencv-python",
-        "pillow",  # reads an image's size before it is decoded
+        "pillow>=11",  # reads and checks image files; XMP of PNG and JPEG files
+        "tifffile",  # writes TIFF files of 16 bits
         "safetensors",  # checkpoints that cannot hold code
         "scipy<2",  # BasicSR imports scipy.ndimage.filters, which SciPy 2 removes
         "scikit-learn",
@@ -47,8 +48,8 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-image"],  # its sample photographs
-        "onnx": ["torch>=2.9", "onnx", "onnxruntime", "onnxscript"],  # lightbsr export, --engine onnx
-        "openvino": ["lightbsr[onnx]", "openvino"],  # --engine openvino
+        "onnx": ["torch>=2.9", "onnx", "onnxruntime", "onnxscript"],  # lightbsr export
+        "openvino": ["lightbsr[onnx]", "openvino"],
         # What the tests of docs/integration.md run.
         "integration": ["lightbsr[onnx,openvino]", "spandrel", "realesrgan", "ncnn", "pnnx"],
         "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image", "build"],

@@ -1,9 +1,6 @@
 """Make a trained student part of the package: its EMA weights as fp16 safetensors that carry how they were trained.
 
-    python tools/pack_weights.py experiments/lightbsr_student_x4_iso_cpu_budget lightbsr_x4_iso --photographs FOLDER
-
-The photographs, those of training, give the statistics of the IDR by which ``lightbsr upscale`` warns of images that
-are degraded otherwise.
+    python tools/pack_weights.py experiments/lightbsr_student_x4_iso_cpu_budget lightbsr_x4_iso
 
 ``tools/model_card.py`` then measures the weights and writes their card.
 """
@@ -16,17 +13,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from lightbsr.evaluation.methods import to_8_bit_image
-from lightbsr.upscaling.command import read_image
-from lightbsr.upscaling.usual_idrs import METADATA_KEY, idr_statistics
 from lightbsr_arch import build_from_state_dict
 from lightbsr_compat import InputError, atomic_write, load_options, load_weights_file
-from lightbsr_data import ClassicDegradation, gaussian_kernels, get_setting, sample_degradation
-from lightbsr_data.images import IMAGE_SUFFIXES
 
 WEIGHTS = Path(__file__).parents[1] / "lightbsr" / "weights"
 _TIME = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ INFO: ", re.MULTILINE)
@@ -78,29 +69,12 @@ def describe_run(experiment: Path) -> dict[str, Any]:
     }
 
 
-def lr_images(photographs: Path, degradation: str, scale: int) -> list[np.ndarray]:
-    """LR images (h, w, 3) uint8, RGB: each photograph of a folder with one degradation of a training setting."""
-    files = sorted(path for path in photographs.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
-    generator = torch.Generator().manual_seed(0)
-    parameters = sample_degradation(get_setting(degradation), len(files), generator)
-    kernels = gaussian_kernels(parameters.sigma_x, parameters.sigma_y, parameters.theta)
-    classic, images = ClassicDegradation(scale=scale), []
-    for i, path in enumerate(files):
-        image = read_image(str(path))
-        height, width = (side // scale * scale for side in image.shape[:2])
-        gt = torch.from_numpy(image[:height, :width].copy()).permute(2, 0, 1).float() / 255.0
-        lq = classic(gt[None, None], kernels[i : i + 1], parameters.noise_sigma[i : i + 1], generator)[0, 0]
-        images.append(to_8_bit_image(lq))
-    return images
-
-
-def pack(experiment: Path, target: Path, *, photographs: Path) -> str:
+def pack(experiment: Path, target: Path) -> str:
     """Write the student of a training run.
 
     Args:
         experiment: folder of the student's run; its teacher's run is the one that its option file names.
         target: the ``.safetensors`` to write.
-        photographs: folder of HR images, eight or more.
 
     Returns:
         A sentence that says what was written.
@@ -122,8 +96,6 @@ def pack(experiment: Path, target: Path, *, photographs: Path) -> str:
         "degradation": student["degradation"],
         "training": json.dumps([describe_run(teacher), student]),
     }
-    images = lr_images(photographs, student["degradation"], int(metadata["scale"]))
-    metadata[METADATA_KEY] = idr_statistics(network.eval(), images).to_json()
     half = {
         key: (value.half() if value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
         for key, value in checkpoint["params_ema"].items()
@@ -138,10 +110,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make a trained student part of the package.")
     parser.add_argument("experiment", type=Path, help="folder of the student's training run")
     parser.add_argument("name", help="e.g. lightbsr_x4_iso")
-    parser.add_argument("--photographs", type=Path, required=True, help="folder of HR images, those of training")
     args = parser.parse_args()
     try:
-        print(pack(args.experiment, WEIGHTS / f"{args.name}.safetensors", photographs=args.photographs))
+        print(pack(args.experiment, WEIGHTS / f"{args.name}.safetensors"))
     except InputError as error:
         raise SystemExit(f"pack_weights: error: {error}") from None
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from lightbsr.files import sha256_file, sha256_files
 from lightbsr.packaged import find_weights, packaged_weights
-from lightbsr.upscaling.command import read_image
 from lightbsr.upscaling.upscaler import load_network
 from lightbsr_compat import InputError
-from lightbsr_data.images import IMAGE_SUFFIXES
+from lightbsr_compat.images import IMAGE_SUFFIXES, read_rgb8
 
 BICUBIC = "Bicubic"
 
@@ -133,7 +132,7 @@ class ImagesMethod(Method):
             what = f"{len(found)} images" if found else "no image"
             raise InputError(f"method {self.name!r}: {folder!r} holds {what} named {image_name!r} or {image_name}_*")
         path = os.path.join(folder, found[0])
-        image = read_image(path)
+        image = read_rgb8(path)
         expected = (lq.shape[1] * scale, lq.shape[2] * scale)
         if image.shape[:2] != expected:
             raise InputError(

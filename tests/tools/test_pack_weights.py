@@ -2,15 +2,12 @@
 
 import json
 
-import cv2
-import numpy as np
 import pytest
 import torch
-from pack_weights import lr_images, pack, training_hours
+from pack_weights import pack, training_hours
 from safetensors import safe_open
 
 from lightbsr.upscaling.upscaler import load_network
-from lightbsr.upscaling.usual_idrs import load_idr_statistics
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
 
@@ -36,38 +33,19 @@ def experiment(tmp_path):
     return tmp_path / STUDENT
 
 
-@pytest.fixture
-def photographs(tmp_path):
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for seed in range(9):
-        cv2.imwrite(str(folder / f"{seed}.png"), np.random.default_rng(seed).integers(0, 256, (50, 66, 3), np.uint8))
-    return folder
-
-
-def test_lr_images_are_degraded_as_in_training(photographs):
-    images = lr_images(photographs, "iso", 4)
-    assert [image.shape for image in images] == [(12, 16, 3)] * 9
-    original = cv2.imread(str(photographs / "0.png"))
-    assert images[0].std() < 0.5 * original.std()  # blurred and reduced
-    noisy = lr_images(photographs, "aniso_noise", 4)
-    assert len({image.tobytes() for image in noisy}) == 9 and noisy[0].tobytes() != images[0].tobytes()
-
-
 def test_hours_are_summed_over_the_logs_of_a_resumed_run(experiment):
     assert training_hours(experiment) == pytest.approx(0.75)
 
 
-def test_ema_weights_in_fp16_and_how_they_were_trained(experiment, photographs, tmp_path):
+def test_ema_weights_in_fp16_and_how_they_were_trained(experiment, tmp_path):
     target = tmp_path / "weights" / "tiny.safetensors"
-    sentence = pack(experiment, target, photographs=photographs)
+    sentence = pack(experiment, target)
     assert str(target) in sentence
     ema = torch.load(experiment / "models" / "net_g_latest.pth", weights_only=True)["params_ema"]
     loaded = load_network(str(target)).state_dict()
     assert all(torch.equal(loaded[key], value.half().to(value.dtype)) for key, value in ema.items())
     with safe_open(target, "pt") as file:
         metadata = file.metadata()
-        assert load_idr_statistics(str(target)).mean.shape == (SIZES["num_channel_idr"],)
         assert file.get_tensor("sr_network.head.weight").dtype == torch.float16
     assert (metadata["name"], metadata["network"], metadata["scale"], metadata["degradation"]) == (
         "tiny",
@@ -85,10 +63,10 @@ def test_a_run_without_ema_weights_is_refused(experiment, tmp_path):
     path = experiment / "models" / "net_g_latest.pth"
     torch.save({"params": torch.load(path, weights_only=True)["params"]}, path)
     with pytest.raises(InputError, match="has no EMA weights"):
-        pack(experiment, tmp_path / "tiny.safetensors", photographs=tmp_path)
+        pack(experiment, tmp_path / "tiny.safetensors")
     assert not (tmp_path / "tiny.safetensors").exists()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds 0 option files"):
-        pack(tmp_path, tmp_path / "tiny.safetensors", photographs=tmp_path)
+        pack(tmp_path, tmp_path / "tiny.safetensors")
