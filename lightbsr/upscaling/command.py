@@ -92,23 +92,13 @@ def run(args: argparse.Namespace) -> int:
     label = f"x{upscaler.scale}" if size is None else size.label
     jobs = plan(args.input, found, args.output, label=label, format=args.format)
     if args.output != STANDARD:
-        _make_folder(args.output if jobs[0].target != args.output else os.path.dirname(args.output) or ".")
+        folder = os.path.dirname(jobs[0].target) or "."
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"output folder {folder!r} cannot be made: {error.strerror}") from None
     idr = shared_idr(upscaler, jobs) if args.share_idr else None
     if args.like:
         idr = upscaler.estimate_idr([read_input(args.like)[1]])
     batch = Batch(upscaler, size=size, idr=idr, strip_metadata=args.strip_metadata)
     return 1 if batch.run(jobs, output=args.output, skip_existing=args.skip_existing) else 0
-
-
-def _make_folder(path: str) -> None:
-    """Make the output folder.
-
-    Raises:
-        InputError: it cannot be made or written to.
-    """
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output folder {path!r} cannot be made: {error.strerror}") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise InputError(f"output folder {path!r} cannot be written to")

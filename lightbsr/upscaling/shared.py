@@ -70,11 +70,6 @@ class LightBSRParts:
         h, w = lq.shape[-2:]
         return self._network.converter.spatial(self._network.estimator(lq), (h, w))
 
-    def joined(self, shared: Tensor, local: Tensor | None) -> IDR:
-        """The guide of the SR network; ``shared`` is repeated for every image of ``local``."""
-        assert local is not None
-        return IDR(shared.expand(len(local), -1), local)
-
 
 class KDSRParts:
     """KDSR's IDR is one vector for the whole image; attributes and methods as of ``LightBSRParts``."""
@@ -93,9 +88,6 @@ class KDSRParts:
 
     def local(self, lq: Tensor) -> None:
         return None
-
-    def joined(self, shared: Tensor, local: Tensor | None) -> Tensor:
-        return shared
 
 
 def idr_parts(network: nn.Module) -> LightBSRParts | KDSRParts:
@@ -147,7 +139,8 @@ class Guidance:
 
     def idr(self, region: Region) -> IDR | Tensor:
         """The IDR that guides a region's super-resolution."""
-        return self._parts.joined(self._shared, self._local(region))
+        local = self._local(region)
+        return self._shared if local is None else IDR(self._shared, local)
 
     def pool(self) -> Pool:
         """The global averages for one pass of the SR network."""
@@ -166,8 +159,8 @@ class Guidance:
         for weight, (patch, inner) in zip(weights, patches, strict=True):
             rows, columns = inner.inside(patch)
             weight[:, rows, columns] = 1
-        local = [self._local(patch) for patch, _ in patches]
-        idr = self._parts.joined(self._shared, torch.cat(local))  # type: ignore[arg-type]
+        local = torch.cat([self._local(patch) for patch, _ in patches])  # type: ignore[misc]
+        idr = IDR(self._shared.expand(len(patches), -1), local)  # a network with averages has a local part
         return network.sr_network.sample_averages(pixels, idr, weights)  # type: ignore[operator,union-attr]
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import overload
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _AT_ONCE_ON_CPU, _AT_ONCE_ON_GPU = 320**2, 1024**2
 _LEAST_AT_ONCE = (LEAST_TILE + 2 * OVERLAP) ** 2
 _ESTIMATOR_SIDE = 512  # LR pixels of the regions that the estimator sees at once
+Image = TypeVar("Image", np.ndarray, Tensor)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: R, G and B in the grey of an image that came in grey
 
 
@@ -132,15 +133,7 @@ class Upscaler:
         elif tile:
             self._at_once = (int(tile) + 2 * OVERLAP) ** 2
 
-    @overload
-    def __call__(
-        self, image: np.ndarray, *, idr: Tensor | None = None, progress: Progress | None = None
-    ) -> np.ndarray: ...
-    @overload
-    def __call__(self, image: Tensor, *, idr: Tensor | None = None, progress: Progress | None = None) -> Tensor: ...
-    def __call__(
-        self, image: np.ndarray | Tensor, *, idr: Tensor | None = None, progress: Progress | None = None
-    ) -> np.ndarray | Tensor:
+    def __call__(self, image: Image, *, idr: Tensor | None = None, progress: Progress | None = None) -> Image:
         """Upscale one image, or a batch of tensors.
 
         Args:

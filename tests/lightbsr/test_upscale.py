@@ -91,7 +91,7 @@ def test_a_folder_of_everything(tmp_path, run, upscaler, photo, capsys):
 
     errors = capsys.readouterr().err
     assert errors.count("lightbsr: error: ") == 1
-    assert "text.png' cannot be read: it is no image of a known kind" in errors
+    assert "text.png' cannot be read: it is no image, or of a kind that is not read" in errors
     assert f"lightbsr: 6 upscaled to {str(out)!r}, 1 failed" in errors
 
 
