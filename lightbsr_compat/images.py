@@ -87,14 +87,12 @@ def _errors_named(path: str) -> Iterator[None]:
     """Turn whatever the bytes of an image provoke into one sentence."""
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise InputError(f"image {path!r} is larger than the {MAX_PIXELS:,} pixels that are decoded") from None
     except Image.UnidentifiedImageError:
-        raise UnreadableImage(
-            f"image {path!r} cannot be read: it is no image of a known kind ({', '.join(_KINDS)})"
-        ) from None
+        raise UnreadableImage(f"image {path!r} cannot be read: it is no image, or of a kind that is not read") from None
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UnreadableImage(f"image {path!r} cannot be read: it is cut off or damaged ({reason})") from None

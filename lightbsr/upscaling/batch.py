@@ -102,8 +102,8 @@ class Batch:
                         self._do(job)
                         done += 1
                     except (InputError, OSError, MemoryError, cv2.error) as error:
-                        sentence = str(error) if isinstance(error, InputError) else f"image {job.source!r}: {error}"
-                        failed.append(sentence)
+                        reason = str(error) or "not enough memory"
+                        failed.append(reason if isinstance(error, InputError) else f"image {job.source!r}: {reason}")
                     bar.update()
         finally:
             for sentence in failed:

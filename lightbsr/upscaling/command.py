@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import warnings
 
 from lightbsr.packaged import DEFAULT_WEIGHTS, packaged_weights
 from lightbsr_cli import at_least
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from .upscaler import Upscaler
 
     keep_freed_memory()
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is left out
     sizes = {kind: getattr(args, kind) for kind in ("outscale", "width", "height", "max_side")}
     size = next((TargetSize(kind, value) for kind, value in sizes.items() if value is not None), None)
     if args.share_idr and STANDARD in args.input:

@@ -287,7 +287,6 @@ def turn(image: np.ndarray, number: int) -> np.ndarray:
 
 
 def as_samples(pixels: Tensor, dtype: np.dtype) -> Tensor:
-    """Clamp to [0, 1] and scale to the values of a type; integers are rounded, but stay float32."""
-    if dtype == np.float32:
-        return pixels.clamp(0, 1)
-    return pixels.clamp(0, 1).mul_(float(np.iinfo(dtype).max)).round_()
+    """Clamp to [0, 1] and scale to the values of a type, in place; integers are rounded, but stay float32."""
+    pixels = pixels.clamp_(0, 1)
+    return pixels if dtype == np.float32 else pixels.mul_(float(np.iinfo(dtype).max)).round_()
