@@ -5,15 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lightbsr_compat.errors import InputError, did_you_mean
+from lightbsr_compat.errors import InputError
 from lightbsr_compat.images import SUFFIXES_READ
 
 from .encoding import SUFFIXES, format_of
 
 STANDARD = "-"  # standard input or standard output
 SAME = "same"
-FORMATS = (*SUFFIXES, SAME)
-RESULTS = "results"  # the default output folder
 _NOT_READ = (".avif", ".cr2", ".dng", ".exr", ".gif", ".heic", ".heif", ".jxl", ".nef", ".psd", ".svg")
 
 
@@ -99,8 +97,6 @@ def plan(
     Raises:
         InputError: an output or format that does not fit, or a result that would replace an input.
     """
-    if format is not None and format not in FORMATS:
-        raise InputError(f"format is {format!r}{did_you_mean(format, FORMATS)}")
     if STANDARD in inputs and format == SAME:
         raise InputError("format is 'same', but standard input has no name to tell its format: name one")
     is_folder = os.path.isdir(output)
