@@ -122,6 +122,7 @@ class Upscaler:
             self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+        # All super-resolution passes this function: another engine would replace it.
         self._sr_function: SRFunction = network.sr_network  # type: ignore[assignment]
         self.scale: int = network.upscale  # type: ignore[assignment]
         self._precision = precision
