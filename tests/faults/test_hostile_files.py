@@ -17,8 +17,8 @@ from PIL import Image
 from lightbsr.upscaling.upscaler import load_network
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError, load_weights_file
-from lightbsr_compat.images import MAX_PIXELS
 from lightbsr_data import DegradationPriorDataset
+from lightbsr_compat.images import MAX_PIXELS
 from lightbsr_data.images import HRImages, UnreadableImage, decode_image
 
 PICTURE = np.random.RandomState(0).randint(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -102,7 +102,7 @@ def test_modes_become_rgb_or_are_refused(figures):
     palette = decode_image(encoded("PNG", "P"), "x")
     np.testing.assert_array_equal(palette, np.asarray(Image.fromarray(PICTURE).convert("P").convert("RGB")))
     np.testing.assert_array_equal(decode_image(encoded("PNG", "RGBA"), "x"), PICTURE)
-    deep = cv2.imencode(".png", (PICTURE.astype(np.uint16) * 257)[..., ::-1])[1].tobytes()
+    deep = cv2.imencode(".png", (PICTURE.astype(np.uint16) << 8)[..., ::-1])[1].tobytes()
     np.testing.assert_array_equal(decode_image(deep, "x"), PICTURE)
     np.testing.assert_array_equal(decode_image(encoded("PNG"), "wrong_extension.jpg"), PICTURE)
     with pytest.raises(InputError, match="CMYK"):
