@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from lightbsr_cli import at_least
 
-# InputError and decode_image are imported where they are used: their packages import PyTorch.
+# InputError and decode_rgb8 are imported where they are used: their packages import PyTorch.
 
 _COMPRESSION = 1  # PNG's level; 9 saves 6% and takes nine times as long
 _KEY = re.compile(r"[\x20-\x2d\x2f-\x7e]{1,400}")  # BasicSR's keys are ASCII and end at the first dot
@@ -102,11 +102,11 @@ def _refuse(findings: list[str]) -> None:
 def _encode(path: Path, size: int, step: int, thresh: int) -> list[SubImage] | str:
     """Read and cut one image; returns the error where it cannot be read."""
     from lightbsr_compat import InputError
-    from lightbsr_data.images import decode_image
+    from lightbsr_compat.images import decode_rgb8
 
     try:
         # A pipe among the images would never end.
-        image = decode_image(path.read_bytes() if path.is_file() else None, str(path))
+        image = decode_rgb8(path.read_bytes() if path.is_file() else None, str(path))
     except OSError as error:
         return f"image {str(path)!r} cannot be read: {error.strerror or error}"
     except InputError as error:

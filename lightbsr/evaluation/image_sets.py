@@ -8,10 +8,8 @@ import os
 import re
 from typing import NamedTuple
 
-import numpy as np
-
 from lightbsr_compat import InputError, did_you_mean
-from lightbsr_data.images import IMAGE_SUFFIXES, decode_image
+from lightbsr_compat.images import IMAGE_SUFFIXES
 
 from .protocols import Protocol
 
@@ -26,19 +24,6 @@ def canonical(name: str) -> str:
     """The papers' name of a set, whatever its upper and lower case; other names as they are, escaped for printing."""
     known = {key.lower(): key for key in SIZES} | _ALIASES
     return known.get(name.lower(), name.encode("utf-8", "backslashreplace").decode())
-
-
-def read_rgb(path: str) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8, RGB.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return decode_image(file.read(), path)
-    except OSError as error:
-        raise InputError(f"image {path!r} cannot be read: {error.strerror}") from None
 
 
 def image_files(folder: str, ending: str = "") -> list[str]:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from lightbsr.packaged import find_weights, packaged_weights
 from lightbsr.upscaling.upscaler import load_network
 from lightbsr_compat import InputError
+from lightbsr_compat.images import read_rgb8
 
-from .image_sets import image_files, read_rgb, stem
+from .image_sets import image_files, stem
 from .protocols import AS_IS
 
 BICUBIC = "Bicubic"
@@ -60,7 +61,7 @@ class Method:
         found = found or [path for path, name in names.items() if name.startswith(f"{image_name}_")]
         if len(found) != 1:
             raise InputError(f"{folder!r} holds {len(found) or 'no'} images named {image_name!r} or {image_name}_*")
-        image = read_rgb(found[0])
+        image = read_rgb8(found[0])
         size, expected = "{1}x{0}".format(*image.shape), f"{lq.shape[2] * scale}x{lq.shape[1] * scale}"
         if size != expected:
             raise InputError(f"{found[0]!r} is {size}, but x{scale} of its LR image is {expected}")

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightbsr_compat import InputError
+from lightbsr_compat.images import read_rgb8
 from lightbsr_data import PhotoParameters
 from lightbsr_data.scores import finite_mean, finite_score
 
 from .degradation import fixed_degradation
-from .image_sets import ImageSet, SetImage, read_rgb
+from .image_sets import ImageSet, SetImage
 from .methods import Method, to_8_bit_image
 from .protocols import MEAN, Protocol
 
@@ -150,7 +151,7 @@ def read_hr(image: SetImage, scale: int) -> np.ndarray | None:
     """
     if image.hr is None:
         return None
-    hr = read_rgb(image.hr)
+    hr = read_rgb8(image.hr)
     if min(hr.shape[:2]) < scale:
         raise InputError(f"image {image.hr!r} is {hr.shape[1]}x{hr.shape[0]}, smaller than the scale, {scale}")
     return hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
@@ -166,7 +167,7 @@ def make_lq(image: SetImage, hr: np.ndarray | None, degradation: PhotoParameters
         assert hr is not None
         return fixed_degradation(hr, degradation, name=image.name, scale=scale)
     assert image.lr is not None
-    lr = read_rgb(image.lr)
+    lr = read_rgb8(image.lr)
     height, width = (side * scale for side in lr.shape[:2])
     if hr is not None and hr.shape[:2] != (height, width):
         raise InputError(

@@ -1,1 +1,1 @@
-"""What ``lightbsr upscale`` and ``lightbsr.Upscaler`` are made of: files in and out, tiles, engines."""
+"""``lightbsr upscale`` and ``lightbsr.Upscaler``."""

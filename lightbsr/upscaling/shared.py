@@ -1,4 +1,4 @@
-"""What all tiles of an image share, found piece by piece: its IDR and the averages of LightBSR's blocks.
+"""The guidance that all tiles of an image share: the IDR and the averages of LightBSR's blocks.
 
 The IDR is exact: the estimator's features depend on few pixels around them, so they are taken region by region with
 that much context, and their mean over the whole image is the mean over all regions. The averages inside LightBSR's
@@ -6,46 +6,50 @@ blocks depend on everything before them; they are estimated from a stratified sa
 """
 
 import math
-from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightbsr_arch import IDR, KDSR, LightBSR
+from lightbsr_arch.pooling import GivenAverages, Pool, global_average
 
-from .pixels import View
 from .regions import Region, cut, whole
 
 PATCH = 64  # LR pixels, side of a patch of the sample
 PATCH_MARGIN = 16  # of these, context on every side, which the averages leave out
 
 
-class IDRParts(Protocol):
-    """A network's IDR, taken apart into what is local and what belongs to the whole image.
+class LRImage:
+    """An LR image that is read region by region.
+
+    Args:
+        pixels: (H, W, 3) or (H, W), uint8, uint16, or float32 in [0, 1].
+        device: where regions are read to.
+
+    Attributes:
+        size: (H, W).
+    """
+
+    def __init__(self, pixels: np.ndarray, device: torch.device) -> None:
+        self._pixels, self._device = pixels, device
+        self._white = np.float32(1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max)
+        self.size = (pixels.shape[0], pixels.shape[1])
+
+    def read(self, region: Region) -> Tensor:
+        """A region as (1, 3, h, w), float32 in [0, 1]."""
+        part = torch.from_numpy(self._pixels[region.inside(whole(self.size))].astype(np.float32) / self._white)
+        part = part.permute(2, 0, 1) if part.ndim == 3 else part.expand(3, -1, -1)
+        return part[None].to(self._device).contiguous(memory_format=torch.channels_last)
+
+
+class LightBSRParts:
+    """LightBSR's IDR in parts: the channel IDR is shared by the whole image, the spatial IDR local.
 
     Attributes:
         margin: LR pixels of context that make local results exact.
         stride: LR pixels between features; regions start at multiples of it.
     """
-
-    margin: int
-    stride: int
-
-    def features(self, lq: Tensor) -> Tensor:
-        """The features whose mean over the image makes the shared part: (1, C, ceil(h / stride), ceil(w / stride))."""
-
-    def shared(self, mean: Tensor) -> Tensor:
-        """The part of the IDR that belongs to the whole image: (1, C) -> (1, D)."""
-
-    def local(self, lq: Tensor) -> Tensor | None:
-        """The part of the IDR that differs from place to place, (1, S, h, w), if there is one."""
-
-    def joined(self, shared: Tensor, local: Tensor | None) -> IDR | Tensor:
-        """What the SR network takes; ``shared`` is repeated for every image of ``local``."""
-
-
-class LightBSRParts:
-    """The channel IDR is shared, the spatial IDR local."""
 
     margin = 16  # the estimator sees 11 pixels around a feature of stride 4, the converter a feature further
     stride = 4
@@ -54,22 +58,21 @@ class LightBSRParts:
         self._network = network
 
     def features(self, lq: Tensor) -> Tensor:
+        """The features whose mean makes the shared part: (1, C, ceil(h / stride), ceil(w / stride))."""
         return self._network.estimator(lq)
 
     def shared(self, mean: Tensor) -> Tensor:
+        """The part of the IDR that belongs to the whole image: (1, C) -> (1, D)."""
         return self._network.converter.to_channel(mean)
 
     def local(self, lq: Tensor) -> Tensor:
+        """The part of the IDR that differs from place to place: (1, 3, h, w) -> (1, S, h, w)."""
         h, w = lq.shape[-2:]
         return self._network.converter.spatial(self._network.estimator(lq), (h, w))
 
-    def joined(self, shared: Tensor, local: Tensor | None) -> IDR:
-        assert local is not None
-        return IDR(shared.expand(len(local), -1), local)
-
 
 class KDSRParts:
-    """The IDR is one vector for the whole image."""
+    """KDSR's IDR is one vector for the whole image; attributes and methods as of ``LightBSRParts``."""
 
     stride = 1
 
@@ -86,106 +89,91 @@ class KDSRParts:
     def local(self, lq: Tensor) -> None:
         return None
 
-    def joined(self, shared: Tensor, local: Tensor | None) -> Tensor:
-        return shared
 
-
-def idr_parts(network: nn.Module) -> IDRParts:
+def idr_parts(network: nn.Module) -> LightBSRParts | KDSRParts:
     """The parts of a student's IDR."""
     return LightBSRParts(network) if isinstance(network, LightBSR) else KDSRParts(network)  # type: ignore[arg-type]
 
 
-def mean_features(network: nn.Module, view: View, *, side: int) -> Tensor:
+def mean_features(network: nn.Module, image: LRImage, *, side: int) -> Tensor:
     """The mean over a whole image of the features that its shared IDR is made of: (1, C), float32.
 
     Args:
         network: ``LightBSR`` or ``KDSR``.
-        view: the image.
+        image: the image.
         side: LR pixels of the regions that the estimator sees at once.
     """
-    parts, size, device = idr_parts(network), view.size, next(network.parameters()).device
+    parts = idr_parts(network)
     total, count = torch.zeros(1, 1, dtype=torch.float64), 0
-    for region in cut(whole(size), side, parts.stride):
-        seen = region.grown(parts.margin, size, parts.stride)
+    for region in cut(whole(image.size), side, parts.stride):
+        seen = region.grown(parts.margin, image.size, parts.stride)
         rows, columns = (
             slice(part.start // parts.stride, math.ceil(part.stop / parts.stride)) for part in region.inside(seen)
         )
-        own = parts.features(read(view, seen, device))[..., rows, columns]
+        own = parts.features(image.read(seen))[..., rows, columns]
         total = total + own.float().sum((2, 3)).cpu().double()
         count += own.shape[2] * own.shape[3]
-    return (total / count).float().to(device)
+    return (total / count).float().to(next(network.parameters()).device)
 
 
-def shared_idr(network: nn.Module, view: View, *, side: int) -> Tensor:
-    """The part of an image's IDR that belongs to the whole image, (1, D); arguments as of ``mean_features``."""
-    return idr_parts(network).shared(mean_features(network, view, side=side))
-
-
-def read(view: View, region: Region, device: torch.device) -> Tensor:
-    """A region's pixels on a device: (1, 3, h, w)."""
-    return view.read(region).to(device).contiguous(memory_format=torch.channels_last)
-
-
-class SharedByTiles:
-    """What the tiles of one view of an image share, and the IDR of each of its regions.
+class Guidance:
+    """The guidance of the SR network for every region of one image.
 
     Args:
         network: ``LightBSR`` or ``KDSR``.
-        view: the image.
-        side: LR pixels, of the regions that the estimator sees at once.
-        sample: LR pixels that the SR network sees at once where it takes averages; one that the whole image fits into
-            gives exact ones.
-
-    Attributes:
-        averages: (N, C) for ``GivenAverages``; (0, 0) where the network has no global average.
+        image: the image.
+        side: LR pixels of the regions that the estimator sees at once.
+        sample: LR pixels that the SR network's body sees at once for averages of the whole image; None: none are
+            taken, every region has its own.
+        idr: the shared part of the IDR, (1, D); None estimates it.
     """
 
-    def __init__(self, network: nn.Module, view: View, *, side: int, sample: int) -> None:
-        self._parts = idr_parts(network)
-        self._view = view
-        self._device = next(network.parameters()).device
-        self._vector = shared_idr(network, view, side=side)  # (1, D)
-        self.averages = self._averages(network, sample)
-
-    def read(self, region: Region) -> Tensor:
-        """A region's pixels where the network is: (1, 3, h, w)."""
-        return read(self._view, region, self._device)
+    def __init__(
+        self, network: nn.Module, image: LRImage, *, side: int, sample: int | None, idr: Tensor | None = None
+    ) -> None:
+        self._parts, self._image = idr_parts(network), image
+        self._shared = self._parts.shared(mean_features(network, image, side=side)) if idr is None else idr
+        self.averages: Tensor | None = None  # (N, C) for GivenAverages
+        if sample is not None and network.sr_network.takes_averages:  # type: ignore[union-attr]
+            self.averages = self._sampled_averages(network, sample)
 
     def idr(self, region: Region) -> IDR | Tensor:
         """The IDR that guides a region's super-resolution."""
-        return self._parts.joined(self._vector, self._local(region))
+        local = self._local(region)
+        return self._shared if local is None else IDR(self._shared, local)
+
+    def pool(self) -> Pool:
+        """The global averages for one pass of the SR network."""
+        return global_average if self.averages is None else GivenAverages(self.averages)
 
     def _local(self, region: Region) -> Tensor | None:
-        seen = region.grown(self._parts.margin, self._view.size, self._parts.stride)
-        local = self._parts.local(self.read(seen))
+        seen = region.grown(self._parts.margin, self._image.size, self._parts.stride)
+        local = self._parts.local(self._image.read(seen))
         rows, columns = region.inside(seen)
         return None if local is None else local[..., rows, columns]
 
-    def _averages(self, network: nn.Module, sample: int) -> Tensor:
-        sr_network = network.sr_network
-        if not sr_network.takes_averages:  # type: ignore[union-attr]
-            return self._vector.new_empty(0, 0)
-        patches = sample_patches(self._view.size, sample)
-        weights = torch.zeros(len(patches), 1, patches[0][0].height, patches[0][0].width, device=self._device)
+    def _sampled_averages(self, network: nn.Module, sample: int) -> Tensor:
+        patches = sample_patches(self._image.size, sample)
+        pixels = torch.cat([self._image.read(patch) for patch, _ in patches])
+        weights = torch.zeros_like(pixels[:, :1])
         for weight, (patch, inner) in zip(weights, patches, strict=True):
             rows, columns = inner.inside(patch)
             weight[:, rows, columns] = 1
-        local = [self._local(patch) for patch, _ in patches]
-        idr = self._parts.joined(self._vector, torch.cat(local))  # type: ignore[arg-type]
-        pixels = torch.cat([self.read(patch) for patch, _ in patches])
-        return sr_network.sample_averages(pixels, idr, weights)  # type: ignore[operator,union-attr]
+        local = torch.cat([self._local(patch) for patch, _ in patches])  # type: ignore[misc]
+        idr = IDR(self._shared.expand(len(patches), -1), local)  # a network with averages has a local part
+        return network.sr_network.sample_averages(pixels, idr, weights)  # type: ignore[operator,union-attr]
 
 
 def sample_patches(size: tuple[int, int], pixels: int) -> list[tuple[Region, Region]]:
-    """A stratified sample of an image: in every cell of a grid one patch, at a place that is drawn (always the same).
+    """A stratified sample of an image: one patch in every cell of a grid, at a place that is drawn with a fixed seed.
 
     Args:
         size: of the image, (height, width).
         pixels: that all patches together may have.
 
     Returns:
-        For each patch, which lies inside the image, its region, and that of its middle, which stands for its cell.
-        Where ``pixels`` suffices for the whole image, that alone.
+        For each patch its region, inside the image, and that of its middle, which stands for its cell. Where ``pixels``
+        suffices for the whole image, that alone.
     """
     h, w = size
     if h * w <= pixels:

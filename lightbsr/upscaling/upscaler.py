@@ -1,9 +1,10 @@
-"""Upscale images with trained weights: ``lightbsr.Upscaler``, and how weights become a network."""
+"""Upscale images with trained weights: ``lightbsr.Upscaler``, and building a network from weights."""
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import TypeVar, overload
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,20 +12,23 @@ from torch import Tensor, nn
 
 from lightbsr.packaged import DEFAULT_WEIGHTS, find_weights
 from lightbsr.released import convert_state_dict, recognise
-from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict
-from lightbsr_compat import InputError, did_you_mean, load_weights_file
+from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict, find_state_dict
+from lightbsr_compat.errors import InputError, did_you_mean
+from lightbsr_compat.files import load_weights_file
 
-from .engines import make_engine
-from .memory import pixels_at_once
-from .pixels import ArrayPixels, TensorPixels, View, views
-from .shared import shared_idr
-from .tiling import OVERLAP, Progress, Tiler
-from .usual_idrs import load_idr_statistics
+from .memory import is_out_of_memory
+from .regions import Region, whole
+from .shared import LRImage, idr_parts, mean_features
+from .tiling import LEAST_TILE, OVERLAP, NotFiniteError, Progress, SRFunction, super_resolve
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-ESTIMATOR_SIDE = 512  # LR pixels of the regions that the estimator sees at once
-
-SomePixels = TypeVar("SomePixels", ArrayPixels, TensorPixels)
+# LR pixels, overlap included, that are tried first where tile is auto; on a CPU larger tiles are not faster, and
+# 16 bytes for each feature channel, LR pixel and squared factor (1.7 GB here) are what the tail needs.
+_AT_ONCE_ON_CPU, _AT_ONCE_ON_GPU = 320**2, 1024**2
+_LEAST_AT_ONCE = (LEAST_TILE + 2 * OVERLAP) ** 2
+_ESTIMATOR_SIDE = 512  # LR pixels of the regions that the estimator sees at once
+Image = TypeVar("Image", np.ndarray, Tensor)
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: R, G and B in the grey of an image that came in grey
 
 
 def load_any_network(path: str) -> nn.Module:
@@ -38,18 +42,19 @@ def load_any_network(path: str) -> nn.Module:
         The network in eval mode, on the CPU.
 
     Raises:
-        InputError: no file, or no weights in it that are known.
+        InputError: no file, no weights in it that are known, or weights that are not finite.
     """
     checkpoint = load_weights_file(path)
-    if isinstance(checkpoint, dict):
-        nested = (checkpoint[key] for key in ("params_ema", "params", "state_dict") if key in checkpoint)
-        checkpoint = next(nested, checkpoint)
-    if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
-        raise InputError(f"{path!r} holds no weights")
-    if recognise({key.removeprefix("module."): value for key, value in checkpoint.items()}):
-        checkpoint = convert_state_dict(checkpoint)[1]
     try:
-        return build_from_state_dict(checkpoint)
+        state_dict = find_state_dict(checkpoint)
+        for key, value in state_dict.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise InputError(f"{path!r} holds weights that are not finite (NaN or infinity), in {key!r}")
+        if recognise(state_dict) is not None:  # the papers' released format
+            state_dict = convert_state_dict(state_dict)[1]
+        return build_from_state_dict(state_dict)
+    except InputError:
+        raise
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path!r}: {' '.join(str(error).split())[:300]}") from None
 
@@ -69,25 +74,25 @@ def load_network(path: str) -> nn.Module:
 class Upscaler:
     """Upscale images of any size, from any number of threads.
 
-    An image that does not fit into memory at once is upscaled in tiles, which share its IDR and the averages of
-    LightBSR's blocks, so that no seams show.
+    A large image is upscaled in tiles, which share its IDR and the averages of LightBSR's blocks, so that no seams
+    show. Where memory runs out tiles are halved, where a lower precision overflows float32 takes its place; both hold
+    for the images that follow.
 
     Args:
         weights: path of a checkpoint (ours, the papers' released format, ``.pth`` or ``.safetensors``), or the name of
             packaged weights. The network and its sizes are read off them.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; None takes the GPU where there is one.
-        precision: ``fp32``, ``bf16`` or ``fp16``: what convolutions and linear layers compute in.
-        tile: LR pixels of a tile's side; ``auto`` chooses by the memory that is free and backs off where that was too
-            much; 0 never tiles.
-        self_ensemble: take the mean over the image's eight flips and transposes: eight times the work.
-        engine: ``torch``, ``onnx`` or ``openvino``; the last two need their package and compute in ``fp32``.
+        precision: ``fp32``, ``bf16`` or ``fp16``, of convolutions and linear layers.
+        tile: LR pixels of a tile's side; ``auto``: as large as is fast and fits into memory; 0: no tiles.
+        self_ensemble: the mean over the image's eight flips and transposes: eight times the work.
+        notice: called with a sentence where a precision is given up; the default is a warning.
 
     Attributes:
         scale: the factor.
         device: where the network is.
 
     Raises:
-        InputError: weights, device or engine that cannot be used, or an option of another value.
+        InputError: weights or device that cannot be used, or an option of another value.
 
     Example:
         >>> upscaler = Upscaler("net_g_latest.pth")
@@ -102,85 +107,184 @@ class Upscaler:
         precision: str = "fp32",
         tile: int | str = "auto",
         self_ensemble: bool = False,
-        engine: str = "torch",
+        notice: Callable[[str], None] = warnings.warn,
     ) -> None:
         if precision not in PRECISIONS:
             raise InputError(f"precision is {precision!r}{did_you_mean(precision, PRECISIONS)}")
         if not (tile == "auto" or (isinstance(tile, int) and tile >= 0)):
             raise InputError(f"tile is {tile!r}, but must be auto or a whole number of pixels, 0 for none")
-        path = find_weights(weights)
-        network = load_network(path)
+        network = load_network(find_weights(weights))
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+        # All super-resolution passes this function: another engine would replace it.
+        self._sr_function: SRFunction = network.sr_network  # type: ignore[assignment]
         self.scale: int = network.upscale  # type: ignore[assignment]
-        self._precision = PRECISIONS[precision]
+        self._precision = precision
         self._self_ensemble = self_ensemble
-        self._statistics = load_idr_statistics(path)
-        at_once: int | None = None
+        self._notice = notice
+        self._at_once: int | None = None  # LR pixels; None: all
         if tile == "auto":
-            at_once = pixels_at_once(network, self.device)
+            self._at_once = _AT_ONCE_ON_CPU if self.device.type == "cpu" else _AT_ONCE_ON_GPU
         elif tile:
-            at_once = (int(tile) + 2 * OVERLAP) ** 2
-        self._tiler = Tiler(self._network, make_engine(engine, self._network, precision), at_once)
+            self._at_once = (int(tile) + 2 * OVERLAP) ** 2
 
-    @overload
-    def __call__(self, image: np.ndarray, *, progress: Progress | None = None) -> np.ndarray: ...
-    @overload
-    def __call__(self, image: Tensor, *, progress: Progress | None = None) -> Tensor: ...
-    def __call__(self, image: np.ndarray | Tensor, *, progress: Progress | None = None) -> np.ndarray | Tensor:
+    def __call__(self, image: Image, *, idr: Tensor | None = None, progress: Progress | None = None) -> Image:
         """Upscale one image, or a batch of tensors.
 
         Args:
             image: an array (H, W, 3), RGB, or (H, W), grey: uint8, uint16, or float32 in [0, 1]; or a floating tensor
                 (3, H, W) or (B, 3, H, W), RGB in [0, 1]. Each image of a batch is estimated and upscaled on its own.
+            idr: (1, D), as of ``estimate_idr``, in place of the image's own.
             progress: called after every tile with the number of tiles done and of all tiles.
 
         Returns:
             The same kind and type, ``scale`` times as high and wide; floats are clamped to [0, 1] too.
 
         Raises:
-            InputError: another shape or type, or too little memory even for small tiles.
+            InputError: another shape or type, values that are not finite, or too little memory even for small tiles.
         """
         if isinstance(image, np.ndarray):
-            return self._upscaled(ArrayPixels(image, self.scale), progress).canvas
+            return self._upscaled(checked(image), idr, progress)
         if not (isinstance(image, Tensor) and image.is_floating_point()):
             kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
             raise InputError(f"the image is {kind}, but must be a NumPy array or a floating tensor")
-        batch = image[None] if image.ndim == 3 else image
-        if batch.ndim != 4 or batch.shape[1] != 3 or not batch.numel():
+        if image.ndim == 4 and image.shape[1] == 3 and image.numel():
+            return torch.stack([self(one, idr=idr, progress=progress) for one in image])
+        if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
             raise InputError(f"the tensor's shape is {tuple(image.shape)}, but must be (3, H, W) or (B, 3, H, W)")
-        sr = torch.stack([self._upscaled(TensorPixels(one, self.scale), progress).canvas for one in batch.detach()])
-        return sr[0] if image.ndim == 3 else sr
+        array = image.detach().float().permute(1, 2, 0).cpu().numpy()
+        return torch.from_numpy(self._upscaled(checked(array), idr, progress)).permute(2, 0, 1).to(image)
 
-    def degradation_distance(self, image: np.ndarray) -> float | None:
-        """How far an image's degradation is from those that the weights were trained for.
+    def estimate_idr(self, images: Iterable[np.ndarray]) -> Tensor:
+        """The IDR of one or several images together, for ``idr`` of a call: (1, D).
+
+        It is the part that belongs to the whole image (LightBSR's channel IDR; all of KDSR's), of the mean of the
+        estimator's features over all images, each with the same weight.
 
         Args:
-            image: as for a call, an array.
+            images: arrays as for a call.
 
-        Returns:
-            The distance of its IDR in units of the largest that is usual: more than 1 is out of range. None where the
-            weights carry no statistics of IDRs.
+        Raises:
+            InputError: no image, or one that a call refuses.
         """
-        if self._statistics is None:
-            return None
-        with self._computing():
-            view = View(ArrayPixels(image, 1))
-            return self._statistics.distance(shared_idr(self._network, view, side=ESTIMATOR_SIDE))
+        with torch.inference_mode():  # in float32: it costs little
+            features = [
+                mean_features(self._network, LRImage(checked(image), self.device), side=_ESTIMATOR_SIDE)
+                for image in images
+            ]
+            if not features:
+                raise InputError("there is no image that an IDR can be estimated from")
+            return idr_parts(self._network).shared(torch.stack(features).mean(0))
 
-    def _upscaled(self, pixels: SomePixels, progress: Progress | None) -> SomePixels:
-        with self._computing():
-            self._tiler(pixels, views(pixels, self_ensemble=self._self_ensemble), progress)
-        return pixels
+    def _upscaled(self, image: np.ndarray, idr: Tensor | None, progress: Progress | None) -> np.ndarray:
+        area = image.shape[0] * image.shape[1]
+        while True:
+            at_once, precision = area if self._at_once is None else min(self._at_once, area), self._precision
+            try:
+                with self._computing():
+                    return self._attempt(image, at_once, idr, progress)
+            except NotFiniteError:
+                self._raise_precision(precision)
+            except Exception as error:  # libraries have classes of their own
+                if not is_out_of_memory(error):
+                    raise
+                self._halve_tiles(at_once)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _attempt(self, image: np.ndarray, at_once: int, idr: Tensor | None, progress: Progress | None) -> np.ndarray:
+        h, w = (side * self.scale for side in image.shape[:2])
+        canvas = np.zeros((h, w, *image.shape[2:]), np.float32 if self._self_ensemble else image.dtype)
+        turns = range(8 if self._self_ensemble else 1)
+        for i in turns:
+            lq, turned = LRImage(turn(image, i), self.device), turn(canvas, i)
+
+            def store(region: Region, sr: Tensor, lq: LRImage = lq, turned: np.ndarray = turned) -> None:
+                place = region.inside(whole(lq.size), self.scale)
+                pixels = sr.permute(1, 2, 0) if image.ndim == 3 else torch.einsum("chw,c->hw", sr, sr.new_tensor(_LUMA))
+                if self._self_ensemble:
+                    turned[place] += pixels.cpu().numpy()
+                else:
+                    turned[place] = as_samples(pixels, image.dtype).cpu().numpy()
+
+            def tile_done(done: int, total: int, i: int = i) -> None:
+                if progress is not None:
+                    progress(i * total + done, len(turns) * total)
+
+            super_resolve(
+                self._network,
+                lq,
+                store,
+                pixels_at_once=at_once,
+                sr_function=self._sr_function,
+                idr=idr,
+                progress=tile_done,
+            )
+        if self._self_ensemble:
+            return as_samples(torch.from_numpy(canvas).div_(len(turns)), image.dtype).numpy().astype(image.dtype)
+        return canvas
+
+    def _raise_precision(self, precision: str) -> None:
+        """After an output that is not finite: go on in float32.
+
+        Raises:
+            InputError: it was float32.
+        """
+        if precision == "fp32":
+            raise InputError("the network's output is not finite (NaN or infinity): the weights are damaged") from None
+        if self._precision != "fp32":  # no other thread has been here
+            self._precision = "fp32"
+            self._notice(f"the network's values overflow in {precision}: going on in fp32")
+
+    def _halve_tiles(self, at_once: int) -> None:
+        """After running out of memory at ``at_once`` LR pixels: less from now on.
+
+        Raises:
+            InputError: less is not allowed or makes no sense.
+        """
+        if self._at_once is None:
+            raise InputError(
+                f"{at_once:,} pixels do not fit into memory at once: let them be tiled (tile auto)"
+            ) from None
+        if at_once <= _LEAST_AT_ONCE:
+            raise InputError(f"there is not enough memory for tiles of {LEAST_TILE} pixels") from None
+        self._at_once = min(self._at_once, max(at_once // 2, _LEAST_AT_ONCE))
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
-        with torch.inference_mode():
-            if self._precision is None:
-                yield
-                return
-            with torch.autocast(self.device.type, self._precision):
-                yield
+        dtype = PRECISIONS[self._precision]
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            yield
+
+
+def checked(image: np.ndarray) -> np.ndarray:
+    """The image.
+
+    Raises:
+        InputError: it is not (H, W, 3) or (H, W), of uint8, uint16 or finite float32.
+    """
+    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+        raise InputError(f"the image's shape is {image.shape}, but must be (H, W, 3) or (H, W)")
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise InputError(f"the image's type is {image.dtype}, but must be uint8, uint16 or float32 in [0, 1]")
+    if image.dtype == np.float32 and not np.isfinite(image).all():
+        raise InputError("the image has values that are not finite (NaN or infinity)")
+    return image
+
+
+def turn(image: np.ndarray, number: int) -> np.ndarray:
+    """One of the eight flips and transposes of (H, W, ...), 0 as it is; a view."""
+    if number & 1:
+        image = image[::-1]
+    if number & 2:
+        image = image[:, ::-1]
+    return image.swapaxes(0, 1) if number & 4 else image
+
+
+def as_samples(pixels: Tensor, dtype: np.dtype) -> Tensor:
+    """Clamp to [0, 1] and scale to the values of a type, in place; integers are rounded, but stay float32."""
+    pixels = pixels.clamp_(0, 1)
+    return pixels if dtype == np.float32 else pixels.mul_(float(np.iinfo(dtype).max)).round_()

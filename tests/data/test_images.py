@@ -1,10 +1,12 @@
 """Where HR images come from: folder, folder with meta_info, LMDB; and what is said of broken ones."""
 
+import os
 import shutil
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from lightbsr_compat import InputError
 from lightbsr_data.images import HRImages
@@ -48,6 +50,25 @@ def test_names_with_spaces_and_sub_folders(tmp_path, photo):
     images = HRImages(str(tmp_path), meta_info_file=str(tmp_path / "meta.txt"))
     assert images.names == ["my holiday (2)"] and images.sizes == [(8, 9)]
     assert images.read(0).shape == (8, 9, 3)
+
+
+def test_names_that_are_not_utf_8(tmp_path, photo):
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    with open(name, "wb") as file:
+        file.write(cv2.imencode(".png", photo(0, 8, 9))[1].tobytes())
+    (tmp_path / "meta.txt").write_bytes(b"\xef\xbb\xbf\xff.png (8,9,3)\n")  # behind a byte-order mark
+    for meta_info in (None, str(tmp_path / "meta.txt")):
+        images = HRImages(str(tmp_path), meta_info_file=meta_info)
+        assert images.names == ["\udcff"] and images.read(0).shape == (8, 9, 3)
+
+
+def test_transparent_colours_are_read_as_they_are(tmp_path, photo):
+    picture = photo(0, 8, 9)
+    alpha = np.full((8, 9), 3, np.uint8)
+    for suffix in ("png", "tiff", "webp"):
+        Image.fromarray(np.dstack([picture, alpha])).save(tmp_path / f"a.{suffix}", lossless=True)
+    for i in range(3):
+        assert np.array_equal(HRImages(str(tmp_path)).read(i), picture)
 
 
 def test_only_images_are_taken_from_a_folder(tmp_path, photo):

@@ -17,9 +17,9 @@ from lightbsr.training.option_files import check_options
 from lightbsr.upscaling.upscaler import load_network
 from lightbsr_arch import KDSRTeacher, LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError, load_options
+from lightbsr_compat.images import decode_rgb8
 from lightbsr_data import build_degrader, degrade, gaussian_kernels, kernel_basis
 from lightbsr_data.datasets import parse_fixed_degradation
-from lightbsr_data.images import decode_image
 
 QUIET = dict(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 VALUES = [None, True, False, 0, 1, -1, 3, 10**12, 0.5, -0.5, math.nan, math.inf, "", "x", "iso", [], [1], ["a"], {}]
@@ -199,7 +199,7 @@ def test_mutated_image_files_are_read_or_refused(figures, data):
         content[position] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
     try:
-        image = decode_image(bytes(content), "x")
+        image = decode_rgb8(bytes(content), "x")
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
     except InputError as error:
         assert "'x'" in str(error)

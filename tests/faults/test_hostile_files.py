@@ -17,8 +17,9 @@ from PIL import Image
 from lightbsr.upscaling.upscaler import load_network
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError, load_weights_file
+from lightbsr_compat.images import MAX_PIXELS, decode_rgb8
 from lightbsr_data import DegradationPriorDataset
-from lightbsr_data.images import MAX_PIXELS, HRImages, UnreadableImage, decode_image
+from lightbsr_data.images import HRImages, UnreadableImage
 
 PICTURE = np.random.RandomState(0).randint(0, 256, (40, 50, 3), dtype=np.uint8)
 
@@ -43,7 +44,7 @@ def bomb(width, height):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
 def test_a_sound_image_is_read(kind):
     options = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
-    image = decode_image(encoded(kind, **options), "x")
+    image = decode_rgb8(encoded(kind, **options), "x")
     assert image.shape == (40, 50, 3)
     if kind != "JPEG":
         np.testing.assert_array_equal(image, PICTURE)
@@ -54,16 +55,16 @@ def test_a_sound_image_is_read(kind):
 def test_a_truncated_image_is_refused(kind, part, figures):
     data = encoded(kind)
     with pytest.raises(UnreadableImage, match=r"'x' cannot be read"):
-        decode_image(data[: int(len(data) * part)], "x")
+        decode_rgb8(data[: int(len(data) * part)], "x")
     figures["faults injected: images"] += 1
 
 
 def test_progressive_jpegs_and_those_with_a_thumbnail_are_judged_by_their_own_end(figures):
     thumbnail = encoded("JPEG")
     data = encoded("JPEG", progressive=True, comment=thumbnail)
-    assert decode_image(data, "x").shape == (40, 50, 3)
+    assert decode_rgb8(data, "x").shape == (40, 50, 3)
     with pytest.raises(UnreadableImage):
-        decode_image(data[: len(data) * 9 // 10], "x")
+        decode_rgb8(data[: len(data) * 9 // 10], "x")
     figures["faults injected: images"] += 1
 
 
@@ -71,41 +72,41 @@ def test_a_flipped_bit_in_a_png_is_noticed(figures):
     data = bytearray(encoded("PNG"))
     data[len(data) // 2] ^= 16
     with pytest.raises(UnreadableImage, match="cut off or damaged"):
-        decode_image(bytes(data), "x")
+        decode_rgb8(bytes(data), "x")
     figures["faults injected: images"] += 1
 
 
 @pytest.mark.parametrize("data", [b"", None, b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
 def test_no_image_is_named(data, figures):
     with pytest.raises(UnreadableImage, match="'x' cannot be read"):
-        decode_image(data, "x")
+        decode_rgb8(data, "x")
     figures["faults injected: images"] += 1
 
 
 @pytest.mark.parametrize("size", [(8193, 8192), (2**31 - 1, 2**31 - 1), (100_000, 100_000), (1, 2**31 - 1)])
 def test_a_bomb_is_refused_before_it_is_decoded(size, figures):
     with pytest.raises(InputError, match="pixels"):
-        decode_image(bomb(*size), "x")
+        decode_rgb8(bomb(*size), "x")
     figures["faults injected: images"] += 1
 
 
 def test_the_limit_is_on_pixels():
     assert MAX_PIXELS == 8192 * 8192
     with pytest.raises(UnreadableImage):  # within the limit, but there is nothing in it
-        decode_image(bomb(64, 64)[:-20], "x")
+        decode_rgb8(bomb(64, 64)[:-20], "x")
 
 
 def test_modes_become_rgb_or_are_refused(figures):
-    grey = decode_image(encoded("PNG", "L"), "x")
+    grey = decode_rgb8(encoded("PNG", "L"), "x")
     assert (grey == grey[..., :1]).all()
-    palette = decode_image(encoded("PNG", "P"), "x")
+    palette = decode_rgb8(encoded("PNG", "P"), "x")
     np.testing.assert_array_equal(palette, np.asarray(Image.fromarray(PICTURE).convert("P").convert("RGB")))
-    np.testing.assert_array_equal(decode_image(encoded("PNG", "RGBA"), "x"), PICTURE)
+    np.testing.assert_array_equal(decode_rgb8(encoded("PNG", "RGBA"), "x"), PICTURE)
     deep = cv2.imencode(".png", (PICTURE.astype(np.uint16) << 8)[..., ::-1])[1].tobytes()
-    np.testing.assert_array_equal(decode_image(deep, "x"), PICTURE)
-    np.testing.assert_array_equal(decode_image(encoded("PNG"), "wrong_extension.jpg"), PICTURE)
+    np.testing.assert_array_equal(decode_rgb8(deep, "x"), PICTURE)
+    np.testing.assert_array_equal(decode_rgb8(encoded("PNG"), "wrong_extension.jpg"), PICTURE)
     with pytest.raises(InputError, match="CMYK"):
-        decode_image(encoded("JPEG", "CMYK"), "x")
+        decode_rgb8(encoded("JPEG", "CMYK"), "x")
     figures["faults injected: images"] += 6
 
 

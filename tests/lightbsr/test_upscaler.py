@@ -93,6 +93,8 @@ def test_views_and_reversed_channels_are_read(upscaler, photo):
         (np.zeros((0, 4, 3), np.uint8), r"shape is \(0, 4, 3\)"),
         (np.zeros((4, 4, 3), np.int64), "type is int64, but must be uint8, uint16 or float32"),
         (np.zeros((4, 4, 3), np.float64), "type is float64"),
+        (np.full((4, 4, 3), np.nan, np.float32), "values that are not finite"),
+        (torch.full((3, 4, 4), torch.inf), "values that are not finite"),
         (
             torch.zeros(3, 4, 4, dtype=torch.uint8),
             r"the image is torch\.uint8, but must be a NumPy array or a floating",
@@ -117,6 +119,29 @@ def test_progress_is_told_tile_by_tile(path, photo):
     told = []
     Upscaler(path, device="cpu", tile=16)(photo(4, 100, 90), progress=lambda done, total: told.append((done, total)))
     assert told == [(i + 1, 42) for i in range(42)]
+
+
+@pytest.mark.parametrize("tile", [0, 16])
+def test_an_idr_can_be_given(path, photo, tile):
+    upscaler = Upscaler(path, device="cpu", tile=tile)
+    image, other = (photo(seed, 90, 80).astype(np.float32) / 255 for seed in (5, 6))
+    own, another = upscaler.estimate_idr([image]), upscaler.estimate_idr([other])
+    assert own.shape == (1, SIZES["num_channel_idr"]) and not torch.allclose(own, another)
+    np.testing.assert_allclose(upscaler(image, idr=own), upscaler(image), atol=1e-6)
+    assert not np.array_equal(upscaler(image, idr=another), upscaler(image))
+    batch = torch.from_numpy(np.stack([image, other])).permute(0, 3, 1, 2)
+    np.testing.assert_array_equal(upscaler(batch, idr=own)[0].permute(1, 2, 0), upscaler(image, idr=own))
+
+
+def test_several_images_have_one_idr(upscaler, network, photo):
+    images = [photo(seed, 20 + seed, 30).astype(np.float32) / 255 for seed in range(3)]
+    with torch.no_grad():
+        lqs = [torch.from_numpy(image).permute(2, 0, 1)[None] for image in images]
+        features = torch.stack([network.estimator(lq).mean((2, 3)) for lq in lqs]).mean(0)
+        expected = network.converter.to_channel(features)
+    torch.testing.assert_close(upscaler.estimate_idr(images), expected)
+    with pytest.raises(InputError, match="no image"):
+        upscaler.estimate_idr([])
 
 
 def test_all_kinds_of_weights(tmp_path, network, path, released_state_dict, photo):
