@@ -56,7 +56,9 @@ def _with_base(path: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if "base" not in options:
         return options
     name = options.pop("base")
-    beside = os.path.join(os.path.dirname(path), str(name))
+    if not isinstance(name, str):
+        raise InputError(f"option file {path!r}: base is {name!r}, but must be a name or a path")
+    beside = os.path.join(os.path.dirname(path), name)
     if os.path.isfile(beside):
         base = beside
     else:
@@ -64,7 +66,7 @@ def _with_base(path: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         if name not in packaged:
             raise InputError(
                 f"option file {path!r}: base is {name!r}, but must be the name of a packaged option file or a path"
-                f" from this file's folder{did_you_mean(str(name), packaged)}"
+                f" from this file's folder{did_you_mean(name, packaged)}"
             )
         base = packaged[name]
     if os.path.realpath(base) in (*seen, os.path.realpath(path)):
@@ -97,7 +99,8 @@ def load_options(path: str | os.PathLike[str], forced: Iterable[str] = ()) -> di
         if not equals or not isinstance(target, dict):
             raise InputError(f"--force_yml {entry!r} is not SECTION:NAME=VALUE with a section of {path!r}")
         try:
-            target[name] = yaml.load(value, Loader=OptionLoader)
+            # None is BasicSR's spelling of YAML's null.
+            target[name] = None if value.strip().lower() == "none" else yaml.load(value, Loader=OptionLoader)
         except (yaml.YAMLError, ValueError):
             raise InputError(f"--force_yml {entry!r}: {value!r} is not a YAML value") from None
     return options

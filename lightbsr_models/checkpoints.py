@@ -23,7 +23,7 @@ from lightbsr_compat import InputError, atomic_save, did_you_mean, load_weights_
 from lightbsr_data.degraders import Degrader
 
 from .distributed import any_rank
-from .seeding import seed_step
+from .seeding import seed_generators, stable_seed
 from .stopping import EXIT_STOPPED, stop_requested
 
 _stock_update_learning_rate = BaseModel.update_learning_rate
@@ -266,7 +266,7 @@ def update_learning_rate(self: Any, current_iter: int, warmup_iter: int = -1) ->
         raise SystemExit(EXIT_STOPPED)
     _stock_update_learning_rate(self, current_iter, warmup_iter)
     if self.opt.get("manual_seed") is not None:
-        seed_step(self.opt["manual_seed"], current_iter, self.opt.get("rank", 0))
+        seed_generators(stable_seed(self.opt["manual_seed"], current_iter, self.opt.get("rank", 0)))
 
 
 # --- our models ---

@@ -6,7 +6,6 @@ run draws what the uninterrupted one would have drawn, whatever the moment of th
 workers.
 """
 
-import contextlib
 import hashlib
 import random
 from collections.abc import Iterator
@@ -24,34 +23,20 @@ def stable_seed(*counters: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def seed_step(*counters: int) -> None:
-    """Seed Python's, numpy's and torch's generators (the GPUs' too) for a training step."""
-    seed = stable_seed(*counters)
+def seed_generators(seed: int) -> None:
+    """Seed Python's, numpy's and torch's generators, the GPUs' too."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's CPU generators for the length of a with-block."""
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for the GPUs' generators too
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.default_generator.set_state(before[2])
-
-
 class SeededDataset(Dataset):
     """A training set whose items draw from generators that were seeded for them; ``ResumableSampler`` gives the seeds.
 
+    In the main process too: training steps, which come between items, seed the generators themselves.
+
     Args:
-        dataset: any; it may draw from ``random``, ``numpy.random`` and torch's generator of the CPU.
+        dataset: any; it may draw from ``random``, ``numpy.random`` and torch's generators.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -62,8 +47,8 @@ class SeededDataset(Dataset):
 
     def __getitem__(self, index_and_seed: tuple[int, int]) -> Any:
         index, seed = index_and_seed
-        with _seeded(seed):
-            return self.dataset[index]
+        seed_generators(seed)
+        return self.dataset[index]
 
 
 class ResumableSampler(EnlargedSampler):

@@ -118,9 +118,9 @@ def test_the_rest_of_basicsrs_parsing_stays(parse, tmp_path):
 
 def test_forced_options_are_yaml(parse, tmp_path):
     path = write(tmp_path, yaml.safe_dump(MINIMAL))
-    forced = ["--force_yml", "train:a=1e-4", "train:b=[1, 2]", "train:c=~", "name=y", "train:d=a=b"]
+    forced = ["--force_yml", "train:a=1e-4", "train:b=[1, 2]", "train:c=~", "name=y", "train:d=a=b", "train:e=None"]
     options = parse(path, *forced)
-    assert options["train"] == dict(a=1e-4, b=[1, 2], c=None, d="a=b")
+    assert options["train"] == dict(a=1e-4, b=[1, 2], c=None, d="a=b", e=None)
     assert options["name"] == "y"
 
 
@@ -166,6 +166,11 @@ def test_forced_options_must_name_a_section(tmp_path, entry):
 def test_what_holds_no_options_is_refused(tmp_path, text):
     with pytest.raises(InputError, match=r"options\.yml"):
         load_options(write(tmp_path, text))
+
+
+def test_a_base_that_is_no_name_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"options\.yml': base is .*, but must be a name or a path"):
+        load_options(write(tmp_path, "base: {a: 1}\n"))
 
 
 def test_missing_and_binary_option_files_are_refused(tmp_path):

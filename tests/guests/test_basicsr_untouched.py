@@ -41,11 +41,11 @@ import lightbsr_compat  # lets BasicSR be imported at all
 import basicsr, basicsr.train, basicsr.test
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 registries = [ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY]
-before, entries = snapshot(), [dict(registry) for registry in registries]
+before, entries = snapshot(), [dict(iter(registry)) for registry in registries]
 import lightbsr
 assert len(before) > 1000 and changed(before, snapshot()) == [], changed(before, snapshot())
 for registry, known in zip(registries, entries):
-    assert all(dict(registry)[name] is value for name, value in known.items())
+    assert all(dict(iter(registry))[name] is value for name, value in known.items())
 assert "LightBSR" in ARCH_REGISTRY
 """
     run(code)
@@ -102,6 +102,7 @@ assert [type(f).__module__ for f in sys.meta_path].count("lightbsr_compat.functi
 assert type(sys.meta_path[-1]).__module__ == "lightbsr_compat.functional_tensor"
 spec = importlib.util.find_spec(name)
 assert name not in sys.modules and spec.loader is not None
+import torchvision
 import torchvision.transforms.functional_tensor as module
 assert module.__spec__.name == name and module.__loader__ is module.__spec__.loader
 assert module.rgb_to_grayscale is torchvision.transforms.functional.rgb_to_grayscale

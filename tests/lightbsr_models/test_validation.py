@@ -171,7 +171,7 @@ def test_an_image_without_a_score_is_named_and_left_out(image_folder, tmp_path, 
     logger.propagate = True
     model.nondist_validation(loader, 1, None, True)
     logger.propagate = False
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (warning,) = {record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
     assert "1 of 6 images have no psnr" in warning and "photo_1" in warning and reason in warning
     rest = [path for path in sorted(image_folder.iterdir()) if path.stem != "photo_1"]
     (tmp_path / "rest").mkdir()
