@@ -13,7 +13,7 @@ import lightbsr  # noqa: F401  (registers the models)
 from lightbsr.packaged import packaged_options
 from lightbsr_arch import LightBSR, LightBSRTeacher
 from lightbsr_compat import load_options
-from lightbsr_data import kernel_basis
+from lightbsr_data import TrainingBatch, kernel_basis
 
 LR = 2e-4
 
@@ -131,10 +131,7 @@ class OurTraining:
     def step(self, *, stage: int) -> dict[str, float]:
         """One step; its losses."""
         model, batch = self.model, self.batch
-        model.lq = batch.lq if model.all_views else batch.lq[:, 0]
-        model.gt, model.prior = batch.gt, batch.prior
-        if hasattr(model, "ask_teacher"):
-            model.ask_teacher()
+        model.batch = TrainingBatch(batch.lq, batch.gt, batch.prior)
         model.optimize_parameters(stage)
         return dict(model.log_dict)
 

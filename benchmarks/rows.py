@@ -82,7 +82,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "amp: bf16": dict(amp="bf16"),
     "amp: fp16": dict(amp="fp16"),
     "amp: bf16 + channels_last": dict(amp="bf16", channels_last=True),
-    "accumulate: 2": dict(accumulate=2),
     "checkpointing": dict(checkpointing=True),
     "compile": dict(compile=True),
     "fused": dict(fused=True),

@@ -43,9 +43,6 @@ class Stage(nn.Module):
         """The parts of the network that the stage trains."""
         raise NotImplementedError
 
-    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        raise NotImplementedError
-
 
 class TwoStageModel(CheckpointedModel, ShardedValidation):
     """Base of the models.
@@ -85,14 +82,11 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
         return [functools.partial(check, opt) for check in checks]
 
     def make_stage(self, number: int) -> Stage:
-        """Stage 1 or 2, ready to train."""
         return self.stages[number - 1](self)
 
     def kernel_basis(self) -> Tensor | None:
         """The basis of the degradation prior, (441, 15), or None where no network takes the prior."""
         return None
-
-    # --- set-up ---
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Leave the network bare: it is the stage that is wrapped for distributed training."""
@@ -148,8 +142,6 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
             min_factor=scheduler_opt["eta_min"] / train_opt["optim_g"]["lr"],
         )
         self.schedulers.append(torch.optim.lr_scheduler.LambdaLR(self.optimizer_g, factor))
-
-    # --- a training step ---
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take a batch of a training set and degrade it, or one of a benchmark as it is."""

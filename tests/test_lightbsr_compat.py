@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from lightbsr.training.basicsr_fixes import fixed_basicsr
 from lightbsr_compat import (
@@ -200,17 +201,17 @@ class Trap:
         return open, (self.canary, "w")
 
 
-def test_checkpoints_run_no_code(tmp_path):
-    canary, path = tmp_path / "canary", tmp_path / "weights.pth"
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "1.state"])
+def test_checkpoints_run_no_code(tmp_path, name):
+    canary, path = tmp_path / "canary", tmp_path / name
     torch.save({"params": Trap(canary)}, path)
     torch.load(path, weights_only=False)
     assert canary.exists()  # the trap works
     canary.unlink()
-    with pytest.raises(InputError, match=r"weights\.pth"):
-        load_weights_file(path)
-    (tmp_path / "old.pth").write_bytes(pickle.dumps({"params": Trap(canary)}, protocol=2))
-    with pytest.raises(InputError, match=r"old\.pth"):
-        load_weights_file(tmp_path / "old.pth")
+    for content in (path.read_bytes(), pickle.dumps({"params": Trap(canary)}, protocol=2)):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            load_weights_file(path)
     assert not canary.exists()
 
 
@@ -238,6 +239,8 @@ def test_a_sound_checkpoint_is_read(tmp_path):
     torch.save({"params": {"w": torch.arange(3)}, "iter": 5}, tmp_path / "weights.pth")
     read = load_weights_file(tmp_path / "weights.pth")
     assert read["iter"] == 5 and torch.equal(read["params"]["w"], torch.arange(3))
+    save_file({"w": torch.arange(3)}, tmp_path / "weights.safetensors")
+    assert torch.equal(load_weights_file(tmp_path / "weights.safetensors")["w"], torch.arange(3))
 
 
 # --- resume ---
