@@ -15,8 +15,8 @@ def options(images, *, batch, total_iter=ITERATIONS):
         "lightbsr_teacher_x4_iso",  # no noise: it is drawn by each rank
         images,
         {"datasets": {"train": {"batch_size_per_gpu": batch, "dataset_enlarge_ratio": 40}}},
-        {"train": {"total_iter": total_iter, "idr_pretrain_iter": total_iter // 2}, "val": {"val_freq": 10}},
-        {"logger": {"save_checkpoint_freq": 3}},
+        {"train": {"total_iter": total_iter, "idr_pretrain_iter": total_iter // 2}},
+        {"logger": {"save_checkpoint_freq": 3}, "val": None, "datasets": {"val": None}},
     )
 
 
