@@ -203,12 +203,12 @@ class Trap:
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "1.state"])
 def test_checkpoints_run_no_code(tmp_path, name):
-    canary, path = tmp_path / "canary", tmp_path / name
-    torch.save({"params": Trap(canary)}, path)
-    torch.load(path, weights_only=False)
+    canary, path, trap = tmp_path / "canary", tmp_path / name, tmp_path / "trap.pth"
+    torch.save({"params": Trap(canary)}, trap)
+    torch.load(trap, weights_only=False)
     assert canary.exists()  # the trap works
     canary.unlink()
-    for content in (path.read_bytes(), pickle.dumps({"params": Trap(canary)}, protocol=2)):
+    for content in (trap.read_bytes(), pickle.dumps({"params": Trap(canary)}, protocol=2)):
         path.write_bytes(content)
         with pytest.raises(InputError, match=name):
             load_weights_file(path)
