@@ -1,9 +1,9 @@
 """Degradations, degradation priors and datasets (imported as ``lightbsr_data``).
 
-Importing it registers the datasets in BasicSR; where BasicSR is not installed, everything but the datasets is there.
+The datasets alone need BasicSR: they are imported, and registered in it, when one is asked for, or by ``lightbsr``.
 """
 
-from lightbsr_compat import has_basicsr
+from typing import Any
 
 from .degradations import ClassicDegradation, bicubic_downsample, blur, degrade, to_8_bit
 from .degraders import (
@@ -24,9 +24,11 @@ from .settings import SETTINGS, DegradationSetting, get_setting
 __all__ = [
     "REAL_WORLD",
     "SETTINGS",
+    "BlindBenchmarkDataset",
     "ClassicDegradation",
     "ClassicDegrader",
     "DegradationParameters",
+    "DegradationPriorDataset",
     "DegradationSetting",
     "OrderRanges",
     "PairPool",
@@ -52,7 +54,10 @@ __all__ = [
     "unsharp_mask",
 ]
 
-if has_basicsr():
-    from .datasets import BlindBenchmarkDataset, DegradationPriorDataset
 
-    __all__ += ["BlindBenchmarkDataset", "DegradationPriorDataset"]
+def __getattr__(name: str) -> Any:
+    if name in ("BlindBenchmarkDataset", "DegradationPriorDataset"):
+        from . import datasets
+
+        return getattr(datasets, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,11 +25,13 @@ class TrainingBatch(NamedTuple):
         lq: (B, D, 3, h, w) in [0, 1]: D views that share their image's degradation.
         gt: (B, 3, H, W) in [0, 1]: the HR image of view 0.
         prior: (B, P), or None where no kernel basis was given.
+        sharpened_gt: (B, 3, H, W), or None where no loss asks for it.
     """
 
     lq: Tensor
     gt: Tensor
     prior: Tensor | None
+    sharpened_gt: Tensor | None = None
 
 
 class ClassicDegrader:

@@ -12,10 +12,11 @@ if "lightbsr_cli" not in sys.modules:  # the command line imports what its comma
         import lightbsr_models  # noqa: F401
 
 if TYPE_CHECKING:
+    from .training.pipelines import test_pipeline, train_pipeline
     from .upscaling.upscaler import Upscaler
 
 __version__ = metadata.version("lightbsr")
-__all__ = ["Upscaler", "__version__"]
+__all__ = ["Upscaler", "__version__", "test_pipeline", "train_pipeline"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from .upscaling.upscaler import Upscaler
 
         return Upscaler
+    if name in ("test_pipeline", "train_pipeline"):
+        from .training import pipelines
+
+        return getattr(pipelines, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

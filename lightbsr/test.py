@@ -1,8 +1,9 @@
-"""``lightbsr test``: test a network with BasicSR's test loop."""
+"""``lightbsr test`` and ``python -m lightbsr.test``: test a network with BasicSR's test loop."""
 
 import argparse
+import sys
 
-import lightbsr_models  # noqa: F401  registers networks, models, losses and datasets
+from lightbsr_cli import main
 
 from .training.pipelines import add_pipeline_arguments, run_pipeline
 
@@ -15,3 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     return run_pipeline(args, is_train=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main(["test", *sys.argv[1:]]))

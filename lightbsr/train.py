@@ -1,9 +1,9 @@
-"""``lightbsr train``: train a network with BasicSR's train loop."""
+"""``lightbsr train`` and ``python -m lightbsr.train``: train a network with BasicSR's train loop."""
 
 import argparse
+import sys
 
-import lightbsr_models  # noqa: F401  registers networks, models, losses and datasets
-from lightbsr_cli import at_least
+from lightbsr_cli import at_least, main
 
 from .training.pipelines import add_pipeline_arguments, run_pipeline
 
@@ -22,3 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     return run_pipeline(args, is_train=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,11 +1,11 @@
-"""The error class that every room of the house raises, and its hint at the nearest known name."""
+"""InputError, raised by all packages for what a user can fix, and its hint at the nearest known name."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something that the user can mend: one sentence with the value, the rule and the file; shown without traceback."""
+    """A mistake of the user: one sentence with the value, the rule and the file, shown without traceback."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

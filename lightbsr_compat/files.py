@@ -8,8 +8,6 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from .errors import InputError
 
 _UNFINISHED = ".unfinished-"
@@ -21,6 +19,8 @@ def load_weights_file(path: str | os.PathLike[str]) -> Any:
     Raises:
         InputError: the file is missing, damaged, or no checkpoint that can be read safely.
     """
+    import torch
+
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise InputError(f"no such checkpoint file: {path!r}")
@@ -95,6 +95,8 @@ def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the disk is full, or the folder cannot be written to.
     """
+    import torch
+
     # In memory first: PyTorch's own writer turns a full disk into an abort of the process.
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -108,16 +110,3 @@ def remove_unfinished(folder: str) -> None:
         if name.startswith(_UNFINISHED):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(folder, name))
-
-
-@contextlib.contextmanager
-def replaced(target: Any, **attributes: Any) -> Iterator[None]:
-    """Give ``target`` other attributes for the length of a with-block."""
-    before = {name: getattr(target, name) for name in attributes}
-    for name, value in attributes.items():
-        setattr(target, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(target, name, value)

@@ -1,22 +1,71 @@
 """Training LightBSR's student: the teacher's IDRs are distilled first, then super-resolution is learnt with them.
 
-Source: LightBSR (ICCV 2025), Sec. 3.4 and 4.1.
+Source: LightBSR (ICCV 2025), Sec. 3.2.2 and 4.1. Of the teacher nothing past its converter is run, and in stage 1
+nothing of the student past it either (the released code runs both networks whole).
 """
 
-from collections import OrderedDict
 from typing import Any
 
+import torch
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from lightbsr_arch import IDR, LightBSR, LightBSRTeacher
-from lightbsr_compat import InputError
+from lightbsr_compat import InputError, register
+from lightbsr_data import TrainingBatch
 
 from .adversarial_model import AdversarialModel
 from .distillation_model import DistillationModel
+from .two_stage_model import Stage
 
 
-@MODEL_REGISTRY.register()
+class StudentStage1(Stage):
+    """Distillation of the IDR alone (Eq. 5-8)."""
+
+    network: LightBSR
+
+    def __init__(self, model: "LightBSRStudentModel") -> None:
+        super().__init__(model)
+        self.teacher = model.teacher
+
+    def trained(self) -> list[nn.Module]:
+        return [self.network.estimator, self.network.converter]
+
+    def teachers_idr(self, batch: TrainingBatch) -> IDR:
+        """The target: channel (B, 48), spatial (B, 8, h, w)."""
+        with torch.no_grad():
+            return self.autocast(self.teacher.estimate_idr, batch.lq[:, 0], batch.prior)
+
+    def distillation(self, idr: IDR, target: IDR) -> dict[str, Tensor]:
+        return {
+            "l_spatial": self.losses["spatial_opt"](idr.spatial, target.spatial),
+            "l_channel_kl": self.losses["channel_kl_opt"](idr.channel, target.channel),
+            "l_channel_l1": self.losses["channel_l1_opt"](idr.channel, target.channel),
+        }
+
+    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        target = self.teachers_idr(batch)
+        idr = self.autocast(self.network.estimate_idr, batch.lq[:, 0])
+        return self.distillation(idr, target)
+
+
+class StudentStage2(StudentStage1):
+    """Super-resolution (Eq. 4) and distillation: the whole network."""
+
+    def trained(self) -> list[nn.Module]:
+        return [self.network]
+
+    def super_resolve(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The SR images (B, 3, H, W) and the losses."""
+        target = self.teachers_idr(batch)
+        sr, idr = self.autocast(self.network.forward_with_idr, batch.lq[:, 0])
+        return sr, {**self.distillation(idr, target), "l_pix": self.pixel_loss(sr, batch)}
+
+    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        return self.super_resolve(batch)[1]
+
+
+@register(MODEL_REGISTRY)
 class LightBSRStudentModel(DistillationModel):
     """BasicSR model of ``LightBSR``, distilled from ``path: pretrain_network_teacher``.
 
@@ -25,9 +74,9 @@ class LightBSRStudentModel(DistillationModel):
     Options of ``train``: ``idr_pretrain_iter``, ``spatial_opt``, ``channel_kl_opt``, ``channel_l1_opt``, ``pixel_opt``.
     """
 
+    stages = (StudentStage1, StudentStage2)
     loss_options = ("spatial_opt", "channel_kl_opt", "channel_l1_opt")
     teacher_class = LightBSRTeacher
-    hint = "prior"
     net_g: LightBSR
     teacher: LightBSRTeacher
 
@@ -42,17 +91,7 @@ class LightBSRStudentModel(DistillationModel):
     def kernel_basis(self) -> Tensor:
         return self.teacher.kernel_basis
 
-    def distilled_modules(self) -> list[nn.Module]:
-        return [self.net_g.estimator, self.net_g.converter]
 
-    def distillation_losses(self, student: IDR, teacher: IDR) -> "OrderedDict[str, Tensor]":
-        losses = OrderedDict()
-        losses["l_spatial"] = self.losses["spatial_opt"](student.spatial, teacher.spatial)
-        losses["l_channel_kl"] = self.losses["channel_kl_opt"](student.channel, teacher.channel)
-        losses["l_channel_l1"] = self.losses["channel_l1_opt"](student.channel, teacher.channel)
-        return losses
-
-
-@MODEL_REGISTRY.register()
+@register(MODEL_REGISTRY)
 class LightBSRGANModel(AdversarialModel, LightBSRStudentModel):
     """LightBSR in the real-world setting, as KDSR-GAN is trained: its authors released none."""

@@ -1,44 +1,75 @@
 """Training LightBSR's teacher: contrast alone, then contrast and super-resolution.
 
-Source: LightBSR (ICCV 2025), Sec. 3.1, 3.4 and 4.1. The released code passes view 0 through the query estimator twice
-in stage 2; here once.
+Source: LightBSR (ICCV 2025), Sec. 3.2.1, Fig. 3 and Sec. 4.1.
 """
 
 import functools
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from lightbsr_arch import LightBSRTeacher
-from lightbsr_compat import InputError
-from lightbsr_data import benchmark_prior, build_degrader, kernel_basis
+from lightbsr_compat import InputError, register
+from lightbsr_data import TrainingBatch, benchmark_prior, build_degrader, kernel_basis
 
 from .teacher_model import TeacherModel
+from .two_stage_model import Stage
 
 
-def check_queue(queue_size: int, batch: int) -> None:
-    """Raise InputError where the batch of all ranks does not divide the queue."""
-    if queue_size % batch:
-        raise InputError(
-            f"queue_size is {queue_size}, but must be a multiple of the batch of all ranks,"
-            f" {batch} (batch_size_per_gpu x processes)"
-        )
+class TeacherStage1(Stage):
+    """Contrast alone (Eq. 1-3): estimator and projector learn to tell degradations apart."""
+
+    network: LightBSRTeacher
+
+    def trained(self) -> list[nn.Module]:
+        return [self.network.query_estimator, self.network.query_projector]
+
+    def contrast(self, batch: TrainingBatch, *, super_resolve: bool) -> tuple[Tensor, Tensor | None]:
+        """The contrastive step: the loss, and the SR image (B, 3, H, W) of view 0 if asked for."""
+        teacher = self.network
+        teacher.update_key_estimator()  # Eq. 3
+        # queries and keys (B, D, 128) of the D views of each image, keys without gradient
+        queries, keys, sr = self.autocast(teacher.contrast, batch.lq, batch.prior, super_resolve=super_resolve)
+        # A copy of the queue (128, N): the backward pass needs it as it was.
+        loss = self.losses["contrast_opt"](queries, keys, teacher.queue.clone())  # Eq. 1-2
+        teacher.enqueue(keys[:, 0])  # view 0's alone
+        return loss, sr
+
+    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        loss, _ = self.contrast(batch, super_resolve=False)
+        return {"l_contrast": loss}
 
 
-def check_contrast(train_opt: dict[str, Any], num_views: int) -> None:
-    """Raise InputError where there are too few views for contrast, or a stage 1 without contrast."""
-    if train_opt["contrast_opt"] is None and train_opt.get("idr_pretrain_iter"):
-        rule = "but must be 0 where contrast_opt is ~: stage 1 trains by contrast alone"
-        raise InputError(f"train: idr_pretrain_iter is {train_opt['idr_pretrain_iter']}, {rule}")
-    if train_opt["contrast_opt"] is not None and num_views < 2:
-        raise InputError(f"num_views is {num_views}, but contrast needs at least 2")
+class TeacherStage2(TeacherStage1):
+    """Contrast, and super-resolution of view 0 (Eq. 4).
+
+    The released code passes view 0 through the query estimator a second time to super-resolve it; here once.
+    """
+
+    def trained(self) -> list[nn.Module]:
+        return [*super().trained(), self.network.converter, self.network.sr_network]
+
+    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        loss, sr = self.contrast(batch, super_resolve=True)
+        return {"l_contrast": loss, "l_pix": self.pixel_loss(sr, batch)}
 
 
-@MODEL_REGISTRY.register()
+class TeacherWithoutContrast(Stage):
+    """Super-resolution alone trains the estimator: an ablation."""
+
+    network: LightBSRTeacher
+
+    def trained(self) -> list[nn.Module]:
+        return [self.network.query_estimator, self.network.converter, self.network.sr_network]
+
+    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        sr = self.autocast(self.network, batch.lq[:, 0], batch.prior)
+        return {"l_pix": self.pixel_loss(sr, batch)}
+
+
+@register(MODEL_REGISTRY)
 class LightBSRTeacherModel(TeacherModel):
     """BasicSR model of ``LightBSRTeacher``.
 
@@ -49,43 +80,23 @@ class LightBSRTeacherModel(TeacherModel):
     ``contrast_opt: ~`` (an ablation) there is no stage 1, and SR alone trains the estimator.
     """
 
+    stages = (TeacherStage1, TeacherStage2)
     loss_options = ("contrast_opt",)
     optional_losses = ("contrast_opt",)
-    all_views = True
     hint = "prior"
     stored_options = ("num_prior", "kernel_basis", "setting", "queue_size")
     net_g: LightBSRTeacher
 
+    def make_stage(self, number: int) -> Stage:
+        return super().make_stage(number) if "contrast_opt" in self.losses else TeacherWithoutContrast(self)
+
     def options_of_setting(self, opt: dict[str, Any]) -> dict[str, Any]:
-        return dict(
-            super().options_of_setting(opt),
-            num_prior=build_degrader(opt).num_prior_channels,
-            kernel_basis=kernel_basis(),
-        )
+        degrader = build_degrader(opt)
+        return dict(setting=degrader.name, num_prior=degrader.num_prior_channels, kernel_basis=kernel_basis())
 
     @classmethod
     def checks(cls, opt: dict[str, Any]) -> list[Callable[[], Any]]:
-        dataset_opt, queue_size = opt["datasets"]["train"], opt["network_g"].get("queue_size", 8192)
-        batch = dataset_opt["batch_size_per_gpu"] * opt["world_size"]
-        return [
-            *super().checks(opt),
-            functools.partial(check_queue, queue_size, batch),
-            functools.partial(check_contrast, opt["train"], dataset_opt.get("num_views", 1)),
-        ]
-
-    def init_training_settings(self) -> None:
-        self.has_contrast = self.opt["train"]["contrast_opt"] is not None
-        super().init_training_settings()
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        network = self.net_g
-        if not self.has_contrast:
-            return [network.query_estimator, network.converter, network.sr_network]
-        modules: list[nn.Module] = [network.query_estimator, network.query_projector]
-        return modules if stage == 1 else [*modules, network.converter, network.sr_network]
-
-    def stage_method(self, stage: int) -> str:
-        return "contrast" if self.has_contrast else "forward"
+        return [*super().checks(opt), functools.partial(check_queue, opt), functools.partial(check_contrast, opt)]
 
     def kernel_basis(self) -> Tensor:
         return self.net_g.kernel_basis
@@ -98,25 +109,23 @@ class LightBSRTeacherModel(TeacherModel):
                 self.net_g.setting, kernel, noise_sigma, basis=self.kernel_basis(), photo=data["photo"]
             )
 
-    def before_step(self, stage: int) -> None:
-        super().before_step(stage)
-        if self.has_contrast:
-            self.net_g.update_key_estimator()
-            self.new_keys: list[Tensor] = []
 
-    def stage_losses(self, stage: int) -> "OrderedDict[str, Tensor]":
-        losses = OrderedDict()
-        if not self.has_contrast:
-            losses["l_pix"] = self.pixel_loss(self.step_network(self.lq[:, 0], self.prior))
-            return losses
-        output = self.step_network(self.lq, self.prior, super_resolve=stage == 2)
-        losses["l_contrast"] = self.losses["contrast_opt"](output.queries, output.keys, self.net_g.queue)
-        self.new_keys.append(output.keys[:, 0])
-        if stage == 2:
-            losses["l_pix"] = self.pixel_loss(output.sr)
-        return losses
+def check_queue(opt: dict[str, Any]) -> None:
+    """Raise InputError where the batch of all ranks does not divide the queue."""
+    queue_size = opt["network_g"].get("queue_size", 8192)
+    batch = opt["datasets"]["train"]["batch_size_per_gpu"] * opt["world_size"]
+    if queue_size % batch:
+        raise InputError(
+            f"queue_size is {queue_size}, but must be a multiple of the batch of all ranks,"
+            f" {batch} (batch_size_per_gpu x processes)"
+        )
 
-    def after_step(self, stage: int) -> "OrderedDict[str, Tensor]":
-        if self.has_contrast:  # only now: the backward pass needs the queue that the loss saw
-            self.net_g.enqueue(torch.cat(self.new_keys))
-        return super().after_step(stage)
+
+def check_contrast(opt: dict[str, Any]) -> None:
+    """Raise InputError where there are too few views for contrast, or a stage 1 without contrast."""
+    train_opt, num_views = opt["train"], opt["datasets"]["train"].get("num_views", 1)
+    if train_opt["contrast_opt"] is None and train_opt.get("idr_pretrain_iter"):
+        rule = "but must be 0 where contrast_opt is ~: stage 1 trains by contrast alone"
+        raise InputError(f"train: idr_pretrain_iter is {train_opt['idr_pretrain_iter']}, {rule}")
+    if train_opt["contrast_opt"] is not None and num_views < 2:
+        raise InputError(f"num_views is {num_views}, but contrast needs at least 2")

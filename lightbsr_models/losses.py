@@ -1,18 +1,25 @@
 """Losses of LightBSR's teacher and student, registered in BasicSR.
 
-Source: LightBSR (ICCV 2025), Eq. 4 (contrast) and Eq. 6-8 (distillation); KDSR (ICLR 2023), Eq. 5 for the temperature.
-L1 and L2 are BasicSR's ``L1Loss`` and ``MSELoss``.
+Source: LightBSR (ICCV 2025), Eq. 1-2 (contrast) and Eq. 5-8 (distillation); KDSR (ICLR 2023), Eq. 5 for the
+temperature. L1 and L2 are BasicSR's ``L1Loss`` and ``MSELoss``.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from lightbsr_compat import register
+from lightbsr_data import TrainingBatch
 
-@LOSS_REGISTRY.register()
+SHARPENED = ("pixel_opt", "perceptual_opt", "gan_opt")  # losses whose target ``train: usm_targets`` can sharpen
+
+
+@register(LOSS_REGISTRY)
 class ContrastiveLoss(nn.Module):
-    """InfoNCE over the views of each image against a queue of keys (Eq. 4).
+    """InfoNCE over the views of each image against a queue of keys (Eq. 1-2).
 
     The mean over the D (D - 1) ordered pairs i != j of views, and over the batch, of the cross-entropy that picks
     q_i . k_j among itself and the products of q_i with the queue, all divided by the temperature.
@@ -41,7 +48,7 @@ class ContrastiveLoss(nn.Module):
         return self.loss_weight * (cross_entropy * pairs).sum() / (batch * num_views * (num_views - 1))
 
 
-@LOSS_REGISTRY.register()
+@register(LOSS_REGISTRY)
 class KLDistillationLoss(nn.Module):
     """KL divergence from the teacher's to the student's softmax over channels, both at one temperature.
 
@@ -62,3 +69,20 @@ class KLDistillationLoss(nn.Module):
         log_student = F.log_softmax(student / self.temperature, dim=1)
         log_teacher = F.log_softmax(teacher / self.temperature, dim=1)
         return self.loss_weight * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+class ImageLoss(nn.Module):
+    """A loss between SR images and a batch's HR images.
+
+    Args:
+        loss: of two images (B, 3, H, W).
+        sharpened: compare with the sharpened HR images (``train: usm_targets``, as Real-ESRGAN does).
+    """
+
+    def __init__(self, loss: nn.Module, *, sharpened: bool) -> None:
+        super().__init__()
+        self.loss = loss
+        self.sharpened = sharpened
+
+    def forward(self, sr: Tensor, batch: TrainingBatch) -> Any:
+        return self.loss(sr, batch.sharpened_gt if self.sharpened else batch.gt)

@@ -6,12 +6,13 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher
+from lightbsr_compat import register
 
 for _network in (LightBSR, LightBSRTeacher, KDSR, KDSRTeacher):
-    ARCH_REGISTRY.register(_network)
+    register(ARCH_REGISTRY)(_network)
 
 
-@ARCH_REGISTRY.register()
+@register(ARCH_REGISTRY)
 class Bicubic(nn.Module):
     """Bicubic interpolation as a network without weights: the baseline of every table.
 

@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightbsr_compat import InputError, did_you_mean
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Autocast:
@@ -20,7 +18,7 @@ class Autocast:
     """
 
     def __init__(self, amp: str | None, device: torch.device) -> None:
-        self.dtype = _DTYPES[amp] if amp else None
+        self.dtype = DTYPES[amp] if amp else None
         self.device_type = device.type
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -32,18 +30,11 @@ class Autocast:
 
 
 def grad_scaler(amp: str | None, device: torch.device) -> torch.amp.GradScaler:
-    """What keeps float16's gradients from vanishing; it does nothing but for ``fp16``.
+    """Scales the loss, so that float16's gradients do not vanish; without effect but for ``fp16``.
 
     A step whose gradients overflow is left out, and the scale halved: that is part of the training state.
     """
     return torch.amp.GradScaler(device.type, enabled=amp == "fp16")
-
-
-def check_amp(opt: dict[str, Any]) -> None:
-    """Raise InputError where ``train: amp`` is no mixed precision that is known."""
-    amp = opt["train"].get("amp")
-    if amp is not None and amp not in _DTYPES:
-        raise InputError(f"train: amp is {amp!r}{did_you_mean(str(amp), _DTYPES)}")
 
 
 def _to_float32(result: Any) -> Any:

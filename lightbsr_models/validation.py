@@ -1,9 +1,10 @@
-"""Validation for BasicSR's loops: every rank takes its share, images that do not fit are tiled, the best is kept.
+"""Validation for BasicSR's loops: every rank takes its share, what has no score is named, the best network is kept.
 
 BasicSR validates on rank 0 alone, while the others wait. Here rank r takes images r, r + R, r + 2R, ... of R ranks; the
 scores are gathered and added up in the images' order, so that the result has the same bits as one process's.
 """
 
+import math
 import os
 from typing import Any
 
@@ -13,82 +14,79 @@ from basicsr.metrics import calculate_metric
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.dist_util import get_dist_info
-from torch import nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from lightbsr_compat import InputError
 
-FALLBACK_TILE = 256  # LR pixels, where an image did not fit and the option file names no tile
-TILE_OVERLAP = 16  # LR pixels that a tile sees beyond its own on every side
+from .stopping import stop_requested
+
+LOWER_IS_BETTER = ("niqe", "lpips", "dists", "fid")  # in the names of metrics
+
+# By metric: an image's score, or the reason why it has none.
+Scores = dict[str, float | str]
 
 
-def _spans(length: int, tile: int) -> list[tuple[int, int]]:
-    return [(start, min(start + tile, length)) for start in range(0, length, tile)]
+def better(metric: dict[str, Any]) -> str:
+    """The direction of an entry of ``val: metrics``: its ``better``, or what its ``type`` is known for."""
+    lower = any(name in metric["type"].lower() for name in LOWER_IS_BETTER)
+    return metric.get("better") or ("lower" if lower else "higher")
 
 
 class ShardedValidation(SRModel):
-    """BasicSR's ``SRModel`` with another validation.
-
-    Options of ``val`` (besides BasicSR's own):
-        pbar: a progress bar: true, false, or on a terminal only (~, the default).
-        tile: side in LR pixels of tiles that images are cut into; ~ takes them whole, and in tiles of 256 where the
-            GPU's memory does not suffice. A tile's IDR is its own: tiled scores are close to, but not those of whole
-            images.
-    """
-
-    net_g: nn.Module
-    lq: Any
-    gt: Any
-    output: Any
+    """BasicSR's ``SRModel`` with another validation; option ``val: pbar``: ~ shows a bar on a terminal only."""
 
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
-        for network in [self.net_g, *([self.net_g_ema] if hasattr(self, "net_g_ema") else [])]:
-            # Each rank's BatchNorm has seen its own batches since the last step; rank 0's network is the one saved.
-            for buffer in network.buffers():
-                if buffer.numel():
-                    dist.broadcast(buffer, 0)
         self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         dataset_name = dataloader.dataset.opt["name"]
         metrics = self.opt["val"].get("metrics") or {}
-        scores = self._gathered(self._score_share(dataloader, metrics, dataset_name, current_iter, save_img))
+        images = self._gathered(self._score_share(dataloader, metrics, dataset_name, current_iter, save_img))
+        if len(images) < len(dataloader.dataset):
+            get_root_logger().warning(f"The validation of {dataset_name} was cut off: no scores.")
+            return
         if not metrics:
             return
         self._initialize_best_metric_results(dataset_name)
         self.metric_results = {}
-        for i, name in enumerate(metrics):
-            self.metric_results[name] = sum(scores[index][i] for index in sorted(scores)) / len(scores)
-            self._update_best_metric_result(dataset_name, name, self.metric_results[name], current_iter)
+        for metric in metrics:
+            values = self._scores_of(metric, [images[index] for index in sorted(images)], dataset_name)
+            if values:
+                self.metric_results[metric] = sum(values) / len(values)
+                self._update_best_metric_result(dataset_name, metric, self.metric_results[metric], current_iter)
         if get_dist_info()[0] == 0:
             self._log_validation_metric_values(current_iter, dataset_name, tb_logger)
         self._save_best(dataset_name, next(iter(metrics)), current_iter)
 
     def _score_share(
         self, dataloader: Any, metrics: dict[str, Any], dataset_name: str, current_iter: Any, save_img: bool
-    ) -> tuple[dict[int, list[float]], str | None]:
-        """This rank's scores by the image's number, and the sentence of the error that ended it early, if any."""
+    ) -> tuple[dict[int, tuple[str, Scores]], str | None]:
+        """(name, scores) of this rank's images by their number, and the sentence of the error that ended it early."""
         rank, world_size = get_dist_info()
         share = range(rank, len(dataloader.dataset), world_size)
         loader = DataLoader(Subset(dataloader.dataset, share), batch_size=1, num_workers=dataloader.num_workers)
         pbar = self.opt["val"].get("pbar")
-        scores: dict[int, list[float]] = {}
+        images: dict[int, tuple[str, Scores]] = {}
         bar = tqdm(total=len(share), unit="image", disable=True if rank else (None if pbar is None else not pbar))
         try:
             with bar:
                 for index, data in zip(share, loader, strict=True):
+                    if stop_requested():
+                        break
                     bar.set_description(dataset_name)
-                    scores[index] = self._score_image(data, metrics, dataset_name, current_iter, save_img)
+                    name = os.path.splitext(os.path.basename(data["lq_path"][0]))[0]
+                    path = self._picture_path(name, dataset_name, current_iter) if save_img else None
+                    images[index] = name, self._score_image(data, metrics, path)
                     bar.update()
         except InputError as error:
             if world_size == 1:
                 raise
-            return scores, str(error)  # the other ranks must hear of it, or they would wait for ever
-        return scores, None
+            return images, str(error)  # the other ranks must hear of it, or they would wait for ever
+        return images, None
 
-    def _gathered(self, mine: tuple[dict[int, list[float]], str | None]) -> dict[int, list[float]]:
-        """The scores of all ranks.
+    def _gathered(self, mine: tuple[dict[int, tuple[str, Scores]], str | None]) -> dict[int, tuple[str, Scores]]:
+        """The images of all ranks.
 
         Raises:
             InputError: on every rank, where one of them met an error.
@@ -101,64 +99,63 @@ class ShardedValidation(SRModel):
         for _, error in shares:
             if error is not None:
                 raise InputError(error)
-        return {index: values for share, _ in shares for index, values in share.items()}
+        return {index: image for share, _ in shares for index, image in share.items()}
 
-    def _score_image(
-        self, data: dict[str, Any], metrics: dict[str, Any], dataset_name: str, current_iter: Any, save_img: bool
-    ) -> list[float]:
+    def _score_image(self, data: dict[str, Any], metrics: dict[str, Any], picture_path: str | None) -> Scores:
+        """Super-resolve an image, write it if ``picture_path`` is given, and score it.
+
+        Raises:
+            InputError: it does not fit into the GPU's memory.
+        """
         self.feed_data(data)
-        self._test_what_fits()
+        try:
+            self.test()
+        except torch.cuda.OutOfMemoryError:
+            h, w = self.lq.shape[-2:]
+            raise InputError(
+                f"image {data['lq_path'][0]!r}, {w}x{h} LR pixels, does not fit into the GPU's memory: validate on"
+                " smaller ones (lightbsr upscale tiles)"
+            ) from None
         visuals = self.get_current_visuals()
+        del self.lq, self.output
+        if "gt" in visuals:
+            del self.gt
+        if not visuals["result"].isfinite().all():
+            return dict.fromkeys(metrics, "the SR image is not finite")
         images = {"img": tensor2img([visuals["result"]])}
         if "gt" in visuals:
             images["img2"] = tensor2img([visuals["gt"]])
-            del self.gt
-        del self.lq, self.output
-        if save_img:
-            imwrite(images["img"], self._picture_path(data["lq_path"][0], dataset_name, current_iter))
-        return [float(calculate_metric(images, options)) for options in metrics.values()]
+        if picture_path is not None:
+            imwrite(images["img"], picture_path)
+        return {metric: _score(images, options) for metric, options in metrics.items()}
 
-    def _picture_path(self, lq_path: str, dataset_name: str, current_iter: Any) -> str:
+    def _picture_path(self, name: str, dataset_name: str, current_iter: Any) -> str:
         """Where BasicSR puts an image."""
-        name = os.path.splitext(os.path.basename(lq_path))[0]
         folder = self.opt["path"]["visualization"]
         if self.opt["is_train"]:
             return f"{folder}/{name}/{name}_{current_iter}.png"
         return f"{folder}/{dataset_name}/{name}_{self.opt['val']['suffix'] or self.opt['name']}.png"
 
-    def _test_what_fits(self) -> None:
-        tile = self.opt["val"].get("tile")
-        if tile is None:
-            try:
-                self.test()
-                return
-            except torch.cuda.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                tile = FALLBACK_TILE
-                h, w = self.lq.shape[-2:]
-                get_root_logger().warning(f"An LR image of {w}x{h} does not fit into memory: tiled by {tile}.")
-        self._test_tiles(tile)
-        self.net_g.train(self.is_train)
+    @staticmethod
+    def _scores_of(metric: str, images: list[tuple[str, Scores]], dataset_name: str) -> list[float]:
+        """The scores under a metric; images without one are named in the log."""
+        without = {name: score for name, scores in images if isinstance(score := scores[metric], str)}
+        if without:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in without.items())
+            get_root_logger().warning(
+                f"{dataset_name}: {len(without)} of {len(images)} images have no {metric}, and the mean leaves them"
+                f" out ({reasons})"
+            )
+        return [score for _, scores in images if not isinstance(score := scores[metric], str)]
 
-    def _test_tiles(self, tile: int) -> None:
-        """``test`` on overlapping tiles; ``output`` is put together from their middles."""
-        lq, gt, scale = self.lq, getattr(self, "gt", None), self.opt["scale"]
-        h, w = lq.shape[-2:]
-        output = lq.new_empty(*lq.shape[:-2], h * scale, w * scale)
-        for top, bottom in _spans(h, tile):
-            for left, right in _spans(w, tile):
-                y, x = max(top - TILE_OVERLAP, 0), max(left - TILE_OVERLAP, 0)
-                rows, columns = slice(y, bottom + TILE_OVERLAP), slice(x, right + TILE_OVERLAP)
-                self.lq = lq[..., rows, columns]
-                if gt is not None:  # KDSR's teacher sees it too
-                    self.gt = gt[..., y * scale : rows.stop * scale, x * scale : columns.stop * scale]
-                self.test()
-                inner = self.output[..., (top - y) * scale :, (left - x) * scale :]
-                height, width = (bottom - top) * scale, (right - left) * scale
-                output[..., top * scale : bottom * scale, left * scale : right * scale] = inner[..., :height, :width]
-        self.lq, self.output = lq, output
-        if gt is not None:
-            self.gt = gt
+    def _initialize_best_metric_results(self, dataset_name: str) -> None:
+        """As ``BaseModel``'s, but a metric that was added before a resume has a record too."""
+        if not hasattr(self, "best_metric_results"):
+            self.best_metric_results: dict[str, Any] = {}
+        record = self.best_metric_results.setdefault(dataset_name, {})
+        for name, metric in self.opt["val"]["metrics"].items():
+            worst = -math.inf if better(metric) == "higher" else math.inf
+            record.setdefault(name, dict(better=better(metric), val=worst, iter=-1))
 
     def _save_best(self, dataset_name: str, metric: str, current_iter: Any) -> None:
         """Keep ``net_g_best.pth``: the network with the best first metric on the first validation set."""
@@ -171,3 +168,11 @@ class ShardedValidation(SRModel):
             self.save_network([self.net_g, self.net_g_ema], "net_g", "best", param_key=["params", "params_ema"])
         else:
             self.save_network(self.net_g, "net_g", "best")
+
+
+def _score(images: dict[str, Any], options: dict[str, Any]) -> float | str:
+    try:
+        score = float(calculate_metric(images, options))
+    except Exception as error:  # metrics raise of all kinds where an image is too small or flat
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return score if math.isfinite(score) else f"the score is {score}"

@@ -1,23 +1,18 @@
-"""What BasicSR is mended of, each against the fault that it had; safe reading of option files and checkpoints."""
+"""Safe reading of option files and checkpoints; BasicSR's faults that a training command mends, one by one."""
 
+import importlib
+import logging
 import pickle
 import random
 import shlex
-import subprocess
-import sys
-from types import SimpleNamespace
 
-import basicsr.test
-import basicsr.train
 import numpy as np
 import pytest
 import torch
 import yaml
-from basicsr.data import build_dataloader
-from basicsr.data.data_sampler import EnlargedSampler
-from basicsr.models.base_model import BaseModel
-from basicsr.utils import options as basicsr_options
+from safetensors.torch import save_file
 
+from lightbsr.training.basicsr_fixes import fixed_basicsr
 from lightbsr_compat import (
     InputError,
     did_you_mean,
@@ -82,36 +77,51 @@ def test_option_files_run_no_code(tmp_path):
 MINIMAL = dict(name="x", num_gpu=0, manual_seed=0, datasets={}, path={}, train=dict(a=1), logger={})
 
 
-def parse(monkeypatch, path, *arguments):
-    monkeypatch.setattr("sys.argv", ["test.py", "-opt", str(path), *arguments])
-    return basicsr_options.parse_options(str(path.parent), is_train=False)[0]
+@pytest.fixture
+def basicsr():
+    """BasicSR within a training command."""
+    import basicsr.test
+    import basicsr.train
+
+    with fixed_basicsr():
+        yield basicsr
 
 
-@pytest.mark.parametrize("module", [basicsr_options, basicsr.train, basicsr.test])
-def test_basicsrs_loops_read_options_safely(monkeypatch, tmp_path, module):
+@pytest.fixture
+def parse(basicsr, monkeypatch):
+    """What BasicSR's test loop reads of an option file and arguments."""
+
+    def read(path, *arguments):
+        monkeypatch.setattr("sys.argv", ["test.py", "-opt", str(path), *arguments])
+        return basicsr.test.parse_options(str(path.parent), is_train=False)[0]
+
+    return read
+
+
+@pytest.mark.parametrize("module", ["utils.options", "train", "test"])
+def test_basicsrs_loops_read_options_safely(basicsr, monkeypatch, tmp_path, module):
     canary = tmp_path / "canary"
     path = write(tmp_path, yaml.safe_dump(MINIMAL) + f"trap: {attack(canary)}\n")
     monkeypatch.setattr("sys.argv", ["train.py", "-opt", str(path)])
     with pytest.raises(InputError, match=r"options\.yml"):
-        module.parse_options(str(tmp_path), is_train=True)
+        importlib.import_module(f"basicsr.{module}").parse_options(str(tmp_path), is_train=True)
     assert not canary.exists()
 
 
-def test_the_rest_of_basicsrs_parsing_stays(monkeypatch, tmp_path):
+def test_the_rest_of_basicsrs_parsing_stays(parse, tmp_path):
     text = yaml.safe_dump(MINIMAL | {"scale": 3, "datasets": {"test_1": {"name": "a"}}, "lr": 1})
-    options = parse(monkeypatch, write(tmp_path, text.replace("lr: 1", "lr: 1e-4")))
+    options = parse(write(tmp_path, text.replace("lr: 1", "lr: 1e-4")))
     assert options["lr"] == 1e-4
     assert options["datasets"]["test_1"] == dict(name="a", phase="test", scale=3)
     assert options["path"]["results_root"] == str(tmp_path / "results" / "x")
     assert (options["is_train"], options["dist"], options["rank"], options["world_size"]) == (False, False, 0, 1)
-    assert basicsr_options.yaml is yaml  # put back
 
 
-def test_forced_options_are_yaml(monkeypatch, tmp_path):
+def test_forced_options_are_yaml(parse, tmp_path):
     path = write(tmp_path, yaml.safe_dump(MINIMAL))
-    forced = ["--force_yml", "train:a=1e-4", "train:b=[1, 2]", "train:c=~", "name=y", "train:d=a=b"]
-    options = parse(monkeypatch, path, *forced)
-    assert options["train"] == dict(a=1e-4, b=[1, 2], c=None, d="a=b")
+    forced = ["--force_yml", "train:a=1e-4", "train:b=[1, 2]", "train:c=~", "name=y", "train:d=a=b", "train:e=None"]
+    options = parse(path, *forced)
+    assert options["train"] == dict(a=1e-4, b=[1, 2], c=None, d="a=b", e=None)
     assert options["name"] == "y"
 
 
@@ -125,12 +135,12 @@ def test_forced_options_are_yaml(monkeypatch, tmp_path):
     ],
     ids=["plain", "equals sign", "abbreviated", "abbreviated, equals sign"],
 )
-def test_forced_options_run_no_code(monkeypatch, tmp_path, spelling):
+def test_forced_options_run_no_code(parse, tmp_path, spelling):
     canary = tmp_path / "canary"
     path = write(tmp_path, yaml.safe_dump(MINIMAL))
     entry = f"train:a=[__import__('pathlib').Path({str(canary)!r}).touch()]"
     try:
-        parse(monkeypatch, path, *spelling(entry))
+        parse(path, *spelling(entry))
     except (InputError, SystemExit):
         pass  # refused is fine, too
     assert not canary.exists()
@@ -157,6 +167,11 @@ def test_forced_options_must_name_a_section(tmp_path, entry):
 def test_what_holds_no_options_is_refused(tmp_path, text):
     with pytest.raises(InputError, match=r"options\.yml"):
         load_options(write(tmp_path, text))
+
+
+def test_a_base_that_is_no_name_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"options\.yml': base is .*, but must be a name or a path"):
+        load_options(write(tmp_path, "base: {a: 1}\n"))
 
 
 def test_missing_and_binary_option_files_are_refused(tmp_path):
@@ -186,17 +201,17 @@ class Trap:
         return open, (self.canary, "w")
 
 
-def test_checkpoints_run_no_code(tmp_path):
-    canary, path = tmp_path / "canary", tmp_path / "weights.pth"
-    torch.save({"params": Trap(canary)}, path)
-    torch.load(path, weights_only=False)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "1.state"])
+def test_checkpoints_run_no_code(tmp_path, name):
+    canary, path, trap = tmp_path / "canary", tmp_path / name, tmp_path / "trap.pth"
+    torch.save({"params": Trap(canary)}, trap)
+    torch.load(trap, weights_only=False)
     assert canary.exists()  # the trap works
     canary.unlink()
-    with pytest.raises(InputError, match=r"weights\.pth"):
-        load_weights_file(path)
-    (tmp_path / "old.pth").write_bytes(pickle.dumps({"params": Trap(canary)}, protocol=2))
-    with pytest.raises(InputError, match=r"old\.pth"):
-        load_weights_file(tmp_path / "old.pth")
+    for content in (trap.read_bytes(), pickle.dumps({"params": Trap(canary)}, protocol=2)):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            load_weights_file(path)
     assert not canary.exists()
 
 
@@ -224,15 +239,23 @@ def test_a_sound_checkpoint_is_read(tmp_path):
     torch.save({"params": {"w": torch.arange(3)}, "iter": 5}, tmp_path / "weights.pth")
     read = load_weights_file(tmp_path / "weights.pth")
     assert read["iter"] == 5 and torch.equal(read["params"]["w"], torch.arange(3))
+    save_file({"w": torch.arange(3)}, tmp_path / "weights.safetensors")
+    assert torch.equal(load_weights_file(tmp_path / "weights.safetensors")["w"], torch.arange(3))
 
 
 # --- resume ---
 
 
-def resume(tmp_path, **options):
-    path = dict(training_states=str(tmp_path), models=str(tmp_path), resume_state=None, pretrain_network_g=None)
-    opt = dict(auto_resume=False, path={**path, **options.pop("path", {})}, network_g={}) | options
-    return basicsr.train.load_resume_state(opt), opt
+@pytest.fixture
+def resume(basicsr, tmp_path):
+    """What BasicSR's train loop resumes from, and the options that it has changed."""
+
+    def load(**options):
+        path = dict(training_states=str(tmp_path), models=str(tmp_path), resume_state=None, pretrain_network_g=None)
+        opt = dict(auto_resume=False, path={**path, **options.pop("path", {})}, network_g={}) | options
+        return basicsr.train.load_resume_state(opt), opt
+
+    return load
 
 
 def save_state(path, iteration):
@@ -242,83 +265,56 @@ def save_state(path, iteration):
     return str(path)
 
 
-def test_resume_needs_no_gpu(tmp_path):
-    state, opt = resume(tmp_path, path={"resume_state": save_state(tmp_path / "7.state", 7)})
+def test_resume_needs_no_gpu(resume, tmp_path):
+    state, opt = resume(path={"resume_state": save_state(tmp_path / "7.state", 7)})
     assert state["iter"] == 7
     assert opt["path"]["pretrain_network_g"] == str(tmp_path / "net_g_7.pth")
 
 
-def test_auto_resume_takes_the_newest_by_number(tmp_path):
+def test_auto_resume_takes_the_newest_by_number(resume, tmp_path):
     for iteration in (9, 100, 20):
         save_state(tmp_path / f"{iteration}.state", iteration)
-    state, opt = resume(tmp_path, auto_resume=True)
+    state, opt = resume(auto_resume=True)
     assert state["iter"] == 100
     assert opt["path"]["resume_state"] == str(tmp_path / "100.state")
 
 
-def test_nothing_to_resume(tmp_path):
-    assert resume(tmp_path)[0] is None
-    assert resume(tmp_path, auto_resume=True)[0] is None
-    assert resume(tmp_path, auto_resume=True, path={"training_states": str(tmp_path / "nowhere")})[0] is None
+def test_nothing_to_resume(resume, tmp_path):
+    assert resume()[0] is None
+    assert resume(auto_resume=True)[0] is None
+    assert resume(auto_resume=True, path={"training_states": str(tmp_path / "nowhere")})[0] is None
 
 
-def test_resuming_from_weights_is_refused(tmp_path):
+def test_resuming_from_weights_is_refused(resume, tmp_path):
     torch.save({"params": {"w": torch.zeros(1)}}, tmp_path / "net_g_7.pth")
     with pytest.raises(InputError, match=r"net_g_7\.pth.*is not a training state.*\.state file"):
-        resume(tmp_path, path={"resume_state": str(tmp_path / "net_g_7.pth")})
+        resume(path={"resume_state": str(tmp_path / "net_g_7.pth")})
     torch.save(torch.zeros(1), tmp_path / "tensor.pth")
     with pytest.raises(InputError, match="is not a training state"):
-        resume(tmp_path, path={"resume_state": str(tmp_path / "tensor.pth")})
+        resume(path={"resume_state": str(tmp_path / "tensor.pth")})
 
 
-def test_resuming_from_a_missing_or_broken_state_is_refused(tmp_path):
+def test_resuming_from_a_missing_or_broken_state_is_refused(resume, tmp_path):
     with pytest.raises(InputError, match=r"gone\.state"):
-        resume(tmp_path, path={"resume_state": str(tmp_path / "gone.state")})
+        resume(path={"resume_state": str(tmp_path / "gone.state")})
     (tmp_path / "5.state").write_bytes(b"cut off")
     with pytest.raises(InputError, match=r"5\.state"):
-        resume(tmp_path, auto_resume=True)
+        resume(auto_resume=True)
 
 
-# --- averages ---
+def test_a_network_that_is_never_saved_does_not_stop_a_resume(resume, tmp_path):
+    path = save_state(tmp_path / "7.state", 7)
+    assert resume(path={"resume_state": path}, network_helper={})[0]["iter"] == 7
 
 
-def network_with_statistics(value):
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
-    network.register_buffer("queue", torch.full((3,), value))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.fill_(value)
-    network[1].running_mean.fill_(value)
-    network[1].running_var.fill_(value)
-    network[1].num_batches_tracked.fill_(int(value))
-    return network
-
-
-def test_ema_averages_parameters_and_statistics_and_copies_the_rest():
-    model = SimpleNamespace(net_g=network_with_statistics(10.0), net_g_ema=network_with_statistics(2.0))
-    model.get_bare_model = lambda network: network
-    BaseModel.model_ema(model, decay=0.75)
-    average = model.net_g_ema
-    for value in (*average.parameters(), average[1].running_mean, average[1].running_var):
-        torch.testing.assert_close(value.detach(), torch.full_like(value, 0.75 * 2 + 0.25 * 10))
-    assert average[1].num_batches_tracked == 10
-    assert average.queue.tolist() == [10.0] * 3
-    assert model.net_g[1].running_mean.tolist() == [10.0] * 2  # the source is left alone
-
-
-def test_ema_with_decay_0_copies_exactly():
-    model = SimpleNamespace(net_g=network_with_statistics(0.1), net_g_ema=network_with_statistics(7.3))
-    model.get_bare_model = lambda network: network
-    BaseModel.model_ema(model, decay=0)
-    expected = model.net_g.state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in model.net_g_ema.state_dict().items())
-
-
-# --- workers ---
+# --- data ---
 
 
 class Draws(torch.utils.data.Dataset):
-    """What numpy, random and torch draw in a worker."""
+    """What numpy, random and torch draw for an item; without the attribute ``opt``."""
+
+    def __init__(self, opt):
+        pass
 
     def __len__(self):
         return 4
@@ -327,36 +323,22 @@ class Draws(torch.utils.data.Dataset):
         return torch.tensor([np.random.randint(2**31), random.getrandbits(31), int(torch.randint(2**31, ()))])
 
 
-def epochs_of_draws(seed, workers=2):
-    torch.manual_seed(seed)
-    options = dict(phase="train", batch_size_per_gpu=1, num_worker_per_gpu=workers)
-    dataset = Draws()
-    loader = build_dataloader(dataset, options, num_gpu=0, sampler=EnlargedSampler(dataset, 1, 0), seed=seed)
-    return [torch.cat(list(loader)) for _ in range(2)]
+def epochs_of_draws(basicsr, seed, workers):
+    opt = dict(world_size=1, rank=0, num_gpu=0, dist=False, manual_seed=seed, train=dict(total_iter=8))
+    train_set = dict(phase="train", type="Draws", name="x", batch_size_per_gpu=1, num_worker_per_gpu=workers)
+    opt["datasets"] = {"train": train_set | {"dataset_enlarge_ratio": None}}
+    loader, sampler, *_ = basicsr.train.create_train_val_dataloader(opt, logging.getLogger("x"))
+    found = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        found.append(torch.cat(list(loader)))
+    return torch.cat(found)
 
 
-def test_every_worker_and_epoch_draws_anew():
-    draws = torch.cat(epochs_of_draws(0))
+def test_items_draw_anew_in_every_epoch_by_the_seed_alone(basicsr, monkeypatch):
+    monkeypatch.setitem(basicsr.utils.registry.DATASET_REGISTRY._obj_map, "Draws", Draws)
+    draws = epochs_of_draws(basicsr, 0, workers=0)
     for source in draws.T:  # numpy, random, torch
         assert len(torch.unique(source)) == 8
-
-
-def test_workers_follow_the_seed():
-    first, again, other = epochs_of_draws(0), epochs_of_draws(0), epochs_of_draws(1)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not (first[0] == other[0]).any()
-
-
-# --- importing ---
-
-
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import lightbsr_compat, basicsr",
-        "import lightbsr_models; import lightbsr_data; import lightbsr_models",
-        "import lightbsr_arch",
-    ],
-)
-def test_each_package_can_be_imported_first(imports):
-    subprocess.run([sys.executable, "-W", "ignore", "-c", imports], check=True, timeout=120)
+    assert torch.equal(draws, epochs_of_draws(basicsr, 0, workers=2))
+    assert not (draws == epochs_of_draws(basicsr, 1, workers=0)).any()

@@ -17,11 +17,12 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 
 from lightbsr_arch import KDSR, KDSRTeacher, LightBSR, LightBSRTeacher, network_options
 from lightbsr_compat import InputError, did_you_mean, load_options, load_weights_file
-from lightbsr_compat.training import load_training_state
 from lightbsr_data import BlindBenchmarkDataset, DegradationPriorDataset
 from lightbsr_data.images import MissingImages
 from lightbsr_models.adversarial_model import AdversarialModel
-from lightbsr_models.two_stage_model import TwoStageModel, check_same, pick_state_dict
+from lightbsr_models.checkpoints import load_training_state, pick_state_dict
+from lightbsr_models.checks import check_same
+from lightbsr_models.two_stage_model import TwoStageModel
 
 from . import preflight
 
@@ -49,6 +50,7 @@ _PATH: _Spec = {
     "pretrain_network_d": (str, False),
     "param_key_g": (str, False),
     "param_key_teacher": (str, False),
+    "start_from_teacher": (str, False),
     "strict_load_g": (bool, False),
     "strict_load_d": (bool, False),
     "resume_state": (str, False),
@@ -58,10 +60,8 @@ _TRAIN: _Spec = {
     "total_iter": (int, True),
     "idr_pretrain_iter": (int, False),
     "warmup_iter": (int, False),
-    "batch_norm": (str, False),
     "amp": (str, False),
     "channels_last": (bool, False),
-    "accumulate": (int, False),
     "checkpointing": (bool, False),
     "compile": (bool, False),
     "ema_decay": (_NUMBER, False),
@@ -103,7 +103,6 @@ _VAL: _Spec = {
     "save_img": (bool, True),
     "suffix": (str, False),
     "pbar": (bool, False),
-    "tile": (int, False),
     "metrics": (dict, False),
 }
 _LOGGER: _Spec = {
@@ -140,9 +139,7 @@ _OUR_DATASETS: Mapping[type, _Spec] = {
 # The least value of a number, wherever an option of that name stands.
 _AT_LEAST = {
     **dict.fromkeys(("batch_size_per_gpu", "total_iter", "val_freq", "queue_size", "num_prefetch_queue"), 1),
-    **dict.fromkeys(
-        ("print_freq", "save_checkpoint_freq", "keep_checkpoints", "num_views", "gt_size", "accumulate"), 1
-    ),
+    **dict.fromkeys(("print_freq", "save_checkpoint_freq", "keep_checkpoints", "num_views", "gt_size"), 1),
     **dict.fromkeys(("num_worker_per_gpu", "num_gpu", "idr_pretrain_iter", "pool_size", "ema_decay", "lr"), 0),
     **dict.fromkeys(("eta_min", "temperature", "dataset_enlarge_ratio"), 0),
 }

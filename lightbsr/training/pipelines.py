@@ -1,16 +1,52 @@
-"""Run BasicSR's ``train_pipeline`` or ``test_pipeline`` with a checked option file."""
+"""Run BasicSR's ``train_pipeline`` or ``test_pipeline``, with its faults mended, and a checked option file."""
 
 import argparse
-import contextlib
 import os
 import sys
-
-import torch
 
 from lightbsr.packaged import find_option_file
 from lightbsr_compat import InputError, require_basicsr
 
 EXIT_WORKER_DIED = 1
+
+
+def train_pipeline(root_path: str, *, time_limit: float | None = None) -> None:
+    """``basicsr.train.train_pipeline``: train with the option file that ``sys.argv`` names.
+
+    Random numbers, resuming, saving and stopping are those of ``lightbsr train``, for every model in BasicSR's
+    registries (``basicsr_fixes.py``); BasicSR is as it was afterwards.
+
+    Args:
+        root_path: the folder that ``experiments/`` and ``tb_logger/`` are made in.
+        time_limit: seconds after which training stops in order, as at a signal; None: no limit.
+
+    Raises:
+        InputError: the option file, its data or a training state cannot be used, or a loss is not finite.
+        SystemExit: with status 75 where a signal or the time limit has stopped training, everything saved.
+    """
+    require_basicsr("training")
+    import basicsr.train
+
+    import lightbsr_models  # noqa: F401  registers networks, models, losses and datasets
+    from lightbsr_models.stopping import stopping_in_order
+
+    from .basicsr_fixes import fixed_basicsr
+
+    with fixed_basicsr(), stopping_in_order(time_limit):
+        basicsr.train.train_pipeline(root_path)
+
+
+def test_pipeline(root_path: str) -> None:
+    """``basicsr.test.test_pipeline``, as ``train_pipeline``; ``results/`` is made in ``root_path``."""
+    require_basicsr("testing")
+    import basicsr.test
+
+    import lightbsr_models  # noqa: F401  registers networks, models, losses and datasets
+
+    from .basicsr_fixes import fixed_basicsr
+
+    with fixed_basicsr():
+        basicsr.test.test_pipeline(root_path)
 
 
 def add_option_file_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +68,10 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
 def run_pipeline(args: argparse.Namespace, *, is_train: bool) -> int:
     """Check the option file, then train or test; returns the exit status."""
     require_basicsr(f"lightbsr {'train' if is_train else 'test'}")
+    import torch
+
+    import lightbsr_models  # noqa: F401  registers networks, models, losses and datasets
+
     from .option_files import load_checked_options
 
     path = find_option_file(args.opt)
@@ -40,18 +80,11 @@ def run_pipeline(args: argparse.Namespace, *, is_train: bool) -> int:
     argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
     argv += ["--force_yml", *args.force_yml] * bool(args.force_yml)
     sys.argv = argv  # BasicSR's pipelines parse the command line themselves
-    signals: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if is_train:
-        from basicsr.train import train_pipeline as pipeline
-
-        from lightbsr_compat.training import stopping_in_order
-
-        signals = stopping_in_order(args.time_limit)
-    else:
-        from basicsr.test import test_pipeline as pipeline
     try:
-        with signals:
-            pipeline(os.getcwd())
+        if is_train:
+            train_pipeline(os.getcwd(), time_limit=args.time_limit)
+        else:
+            test_pipeline(os.getcwd())
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # else gloo's threads may abort the process as it ends
     except RuntimeError as error:

@@ -100,15 +100,15 @@ def _activation_bytes(network: torch.nn.Module, batch: int, size: int, *, checkp
 def training_bytes(opt: dict[str, Any]) -> tuple[int, int]:
     """Estimates for training one of our networks: memory of a process, and disk space of one saved checkpoint.
 
-    Memory: weights, gradients, Adam's two moments, average, and every layer's output once; of a micro-batch, in two
-    thirds of the bytes under ``amp``, which leaves some layers in float32, and with ``checkpointing`` what that keeps.
+    Memory: weights, gradients, Adam's two moments, average, and every layer's output once; in two thirds of the bytes
+    under ``amp``, which leaves some layers in float32, and with ``checkpointing`` what that keeps.
     Disk: weights, average, Adam's moments. Optimizers that keep less take less.
     """
     dataset, train = opt["datasets"]["train"], opt["train"]
     network = build_on_meta(ARCH_REGISTRY.get(opt["network_g"]["type"]), opt["network_g"])
     weights = _bytes(network.state_dict().values())
     averages = weights if train.get("ema_decay") else 0
-    size, batch = dataset["gt_size"] // opt["scale"], dataset["batch_size_per_gpu"] // (train.get("accumulate") or 1)
+    size, batch = dataset["gt_size"] // opt["scale"], dataset["batch_size_per_gpu"]
     activations = _activation_bytes(network, batch, size, checkpointing=bool(train.get("checkpointing")))
     if train.get("amp"):
         activations = activations * 2 // 3

@@ -1,28 +1,10 @@
-"""What the fault-injection tests share, and the figures that they print at the end."""
+"""Images for the fault-injection tests."""
 
-from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-
-import lightbsr  # noqa: F401  (mends BasicSR)
-
-_FIGURES: Counter[str] = Counter()
-
-
-@pytest.fixture(scope="session")
-def figures() -> Counter[str]:
-    """What was survived, counted by name; printed when the tests are over."""
-    return _FIGURES
-
-
-def pytest_terminal_summary(terminalreporter):
-    if _FIGURES:
-        terminalreporter.section("fault injection")
-        for name, count in sorted(_FIGURES.items()):
-            terminalreporter.write_line(f"{count:6,}  {name}")
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,19 @@
-"""``faulty_training.py FAULT train -opt ...``: the command line of lightbsr, with one fault injected.
+"""``faulty_training.py FAULT -opt ...``: ``lightbsr train`` with one fault injected.
 
 Faults:
     kill-in-step:ITERATION:SECONDS  SIGKILL so long after that iteration began
     kill-in-save:N                  SIGKILL at the N-th event of saving: half written, written, renamed, named, ...
     full-disk:N                     the N-th file that is saved meets a full disk, half written
-    signal-in-step:ITERATION:NUMBER the process gets that signal in the middle of that iteration
-    signal-in-step-of-rank-1:...    the same for rank 1 alone
+    signal-in-step:ITERATION:NUMBER the process (rank 1 of several) gets that signal in the middle of that iteration
     slow-steps:SECONDS              every step takes so much longer
     dead-worker:ITERATION           a data-loading worker is killed when that iteration begins
+    dead-rank:ITERATION             rank 1 kills itself when that iteration begins
+    not-finite:ITERATION            the weights become NaN when that iteration begins
     record                          no fault: losses_RANK.json and queue_RANK.pt tell what happened, in float64, so
                                     that rounding does not grow in fifty steps to what a comparison would see
-    dead-rank:ITERATION             rank 1 kills itself when that iteration begins
 """
 
 import errno
-import functools
 import io
 import json
 import multiprocessing
@@ -28,41 +27,41 @@ import types
 import torch
 
 import lightbsr_cli
-from lightbsr_compat import files, training
+from lightbsr_compat import files
 from lightbsr_models.two_stage_model import TwoStageModel
+
+RANK = os.environ.get("RANK", "0")
 
 
 def at_iteration(iteration: int | None, act) -> None:
-    """Call ``act`` when that iteration begins, or every one."""
-    model = training.BaseModel
-    stock = model.update_learning_rate
+    """Call ``act(model)`` when that iteration begins, or every one."""
+    stock = TwoStageModel.update_learning_rate
 
     def update_learning_rate(self, current_iter, warmup_iter=-1):
         stock(self, current_iter, warmup_iter)
         if iteration in (None, current_iter):
-            act()
+            act(self)
 
-    model.update_learning_rate = update_learning_rate
+    TwoStageModel.update_learning_rate = update_learning_rate
 
 
 def record_steps() -> None:
-    from basicsr.models import sr_model  # here: lightbsr_compat mends basicsr.data first
+    from basicsr.models import sr_model
 
-    losses, rank = [], os.environ.get("RANK", "0")
+    losses = []
     build, feed_data, stock = sr_model.build_network, TwoStageModel.feed_data, TwoStageModel.optimize_parameters
 
     def feed_doubles(self, data):
         feed_data(self, data)
-        for name in self.batch_attributes:
-            if getattr(self, name, None) is not None:
-                setattr(self, name, getattr(self, name).double())
+        if "lq" not in data:
+            self.batch = type(self.batch)(*(None if value is None else value.double() for value in self.batch))
 
     def optimize_parameters(self, current_iter):
         stock(self, current_iter)
         losses.append(self.log_dict)
-        with open(f"losses_{rank}.json", "w") as file:
+        with open(f"losses_{RANK}.json", "w") as file:
             json.dump(losses, file)
-        torch.save(self.net_g.queue, f"queue_{rank}.pt")
+        torch.save(self.net_g.queue, f"queue_{RANK}.pt")
 
     sr_model.build_network = lambda opt: build(opt).double()
     TwoStageModel.feed_data, TwoStageModel.optimize_parameters = feed_doubles, optimize_parameters
@@ -70,6 +69,11 @@ def record_steps() -> None:
 
 def kill_me() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_nan(model) -> None:
+    with torch.no_grad():
+        next(p for p in model.net_g.parameters() if p.requires_grad).fill_(float("nan"))
 
 
 class Buffer(io.BytesIO):
@@ -91,51 +95,51 @@ def half_write(half) -> None:
         file.write(half)
 
 
-def main() -> int:
-    kind, *parameters = sys.argv.pop(1).split(":")
+def inject_into_saving(number: int, crash) -> None:
+    """Call ``crash()`` at the ``number``-th event of saving files; half of a file is on the disk at every third."""
     count = [0]
-    files.io = types.SimpleNamespace(BytesIO=Buffer)
-    if kind == "kill-in-step":
-        delay = float(parameters[1])
-        at_iteration(int(parameters[0]), lambda: threading.Timer(delay, kill_me).start())
-    elif kind == "kill-in-save":
 
-        def event(half=None) -> None:
-            count[0] += 1
-            if count[0] == int(parameters[0]):
-                if half is not None:
-                    half_write(half)
-                kill_me()
+    def event(half=None) -> None:
+        count[0] += 1
+        if count[0] == number:
+            if half is not None:
+                half_write(half)
+            crash()
 
+    Buffer.on_write = staticmethod(event)
+    if crash is kill_me:
         sync, replace = files._sync, os.replace
-        Buffer.on_write = staticmethod(event)
         files._sync = lambda path: (sync(path), event())
         os.replace = lambda a, b: (replace(a, b), event())
-    elif kind == "full-disk":
 
-        def full(half) -> None:
-            count[0] += 1
-            if count[0] == int(parameters[0]):
-                half_write(half)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        Buffer.on_write = staticmethod(full)
+def full_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def main() -> int:
+    kind, *parameters = sys.argv.pop(1).split(":")
+    files.io = types.SimpleNamespace(BytesIO=Buffer)
+    in_rank_1 = RANK == "1" or "WORLD_SIZE" not in os.environ
+    if kind == "kill-in-step":
+        at_iteration(int(parameters[0]), lambda model: threading.Timer(float(parameters[1]), kill_me).start())
+    elif kind in ("kill-in-save", "full-disk"):
+        inject_into_saving(int(parameters[0]), kill_me if kind == "kill-in-save" else full_disk)
     elif kind == "signal-in-step":
-        at_iteration(int(parameters[0]), lambda: os.kill(os.getpid(), int(parameters[1])))
-    elif kind == "signal-in-step-of-rank-1":
-        signal_me = functools.partial(os.kill, os.getpid(), int(parameters[1]))
-        at_iteration(int(parameters[0]), lambda: signal_me() if os.environ["RANK"] == "1" else None)
+        at_iteration(int(parameters[0]), lambda model: in_rank_1 and os.kill(os.getpid(), int(parameters[1])))
     elif kind == "slow-steps":
-        at_iteration(None, lambda: time.sleep(float(parameters[0])))
+        at_iteration(None, lambda model: time.sleep(float(parameters[0])))
+    elif kind == "dead-worker":
+        at_iteration(int(parameters[0]), lambda m: [os.kill(p.pid, 9) for p in multiprocessing.active_children()[:1]])
+    elif kind == "dead-rank":
+        at_iteration(int(parameters[0]), lambda model: in_rank_1 and kill_me())
+    elif kind == "not-finite":
+        at_iteration(int(parameters[0]), make_nan)
     elif kind == "record":
         record_steps()
-    elif kind == "dead-worker":
-        at_iteration(int(parameters[0]), lambda: [os.kill(p.pid, 9) for p in multiprocessing.active_children()[:1]])
-    elif kind == "dead-rank":
-        at_iteration(int(parameters[0]), lambda: kill_me() if os.environ.get("RANK") == "1" else None)
     else:
         raise SystemExit(f"unknown fault {kind!r}")
-    return lightbsr_cli.main(sys.argv[1:])
+    return lightbsr_cli.main(["train", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

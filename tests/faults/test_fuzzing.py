@@ -113,29 +113,26 @@ def test_what_is_mutated_is_right(small_images, tmp_path, monkeypatch):
         assert check_options(options, is_train=is_train) == [], options["name"]
 
 
-def test_100_mutated_option_files(small_images, figures, tmp_path, monkeypatch):
+def test_100_mutated_option_files(small_images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_mutants(small_images, tmp_path, 100)
-    figures["inputs fuzzed: option files"] += 100
 
 
 @pytest.mark.slow
-def test_1000_mutated_option_files(small_images, figures, tmp_path, monkeypatch):
+def test_1000_mutated_option_files(small_images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert 0 < check_mutants(small_images, tmp_path, 1000) < 1000
-    figures["inputs fuzzed: option files"] += 1000
 
 
 @settings(max_examples=100, **QUIET)
 @given(text=st.text(max_size=200))
-def test_any_text_is_options_or_an_error(tmp_path_factory, figures, text):
+def test_any_text_is_options_or_an_error(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "fuzzed.yml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     try:
         assert isinstance(load_options(path), dict)
     except InputError as error:
         assert "fuzzed.yml" in str(error)
-    figures["inputs fuzzed: option texts"] += 1
 
 
 @settings(max_examples=60, **QUIET)
@@ -147,7 +144,7 @@ def test_any_text_is_options_or_an_error(tmp_path_factory, figures, text):
     scale=st.sampled_from([2, 3, 4]),
     noise=st.floats(0, 200),
 )
-def test_degradations_of_any_size_and_strength(figures, sigma, theta, height, width, scale, noise):
+def test_degradations_of_any_size_and_strength(sigma, theta, height, width, scale, noise):
     parameters = [torch.tensor([value], dtype=torch.float32) for value in (*sigma, theta)]
     kernels = gaussian_kernels(*parameters)
     torch.testing.assert_close(kernels.sum((1, 2)), torch.ones(1))
@@ -156,7 +153,6 @@ def test_degradations_of_any_size_and_strength(figures, sigma, theta, height, wi
     lq = degrade(torch.rand(size), kernels, noise * torch.randn(lq_size), scale=scale)
     assert lq.shape == lq_size and lq.min() >= 0 and lq.max() <= 1
     torch.testing.assert_close(lq * 255, (lq * 255).round(), rtol=0, atol=1e-3)
-    figures["inputs fuzzed: degradations"] += 1
 
 
 ANYTHING = st.recursive(
@@ -171,27 +167,25 @@ ANYTHING = st.recursive(
     degradation=ANYTHING
     | st.dictionaries(st.sampled_from(["sigma", "sigma_x", "sigma_y", "theta", "noise_sigma", "x"]), ANYTHING)
 )
-def test_benchmark_degradations_are_parsed_or_refused(figures, degradation):
+def test_benchmark_degradations_are_parsed_or_refused(degradation):
     try:
         parsed = parse_fixed_degradation(degradation)
         assert min(parsed.sigma_x, parsed.sigma_y) > 0
     except InputError:
         pass
-    figures["inputs fuzzed: degradations"] += 1
 
 
 @settings(max_examples=20, **QUIET)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), scale=st.sampled_from([2, 3, 4]))
-def test_networks_take_any_image_size(figures, height, width, scale):
+def test_networks_take_any_image_size(height, width, scale):
     network = LightBSR(num_feat=4, num_group=1, num_block=1, num_idr=16, num_channel_idr=4, upscale=scale).eval()
     with torch.no_grad():
         assert network(torch.rand(1, 3, height, width)).shape == (1, 3, height * scale, width * scale)
-    figures["inputs fuzzed: image sizes"] += 1
 
 
 @settings(max_examples=200, **QUIET)
 @given(data=st.data())
-def test_mutated_image_files_are_read_or_refused(figures, data):
+def test_mutated_image_files_are_read_or_refused(data):
     picture = np.random.RandomState(0).randint(0, 256, (12, 17, 3), dtype=np.uint8)
     suffix = data.draw(st.sampled_from([".png", ".jpg", ".bmp", ".webp", ".tif"]))
     content = bytearray(cv2.imencode(suffix, picture)[1].tobytes())
@@ -203,7 +197,6 @@ def test_mutated_image_files_are_read_or_refused(figures, data):
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
     except InputError as error:
         assert "'x'" in str(error)
-    figures["inputs fuzzed: image files"] += 1
 
 
 NETWORK = LightBSR(num_feat=4, num_group=1, num_block=1, num_idr=16, num_channel_idr=4).state_dict()
@@ -211,7 +204,7 @@ NETWORK = LightBSR(num_feat=4, num_group=1, num_block=1, num_idr=16, num_channel
 
 @settings(max_examples=100, **QUIET)
 @given(data=st.data())
-def test_mutated_checkpoints_are_loaded_or_refused(tmp_path_factory, figures, data):
+def test_mutated_checkpoints_are_loaded_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "fuzzed.pth"
     weights = dict(NETWORK)
     for key in data.draw(st.lists(st.sampled_from(sorted(weights)), max_size=3, unique=True)):
@@ -228,4 +221,3 @@ def test_mutated_checkpoints_are_loaded_or_refused(tmp_path_factory, figures, da
         assert load_network(str(path)).upscale in (2, 3, 4)
     except InputError as error:
         assert "fuzzed.pth" in str(error)
-    figures["inputs fuzzed: checkpoints"] += 1

@@ -8,7 +8,7 @@ from basicsr.models import build_model
 from lightbsr_arch import LightBSR, LightBSRTeacher
 from lightbsr_compat import InputError
 from lightbsr_data import degradation_prior, get_setting, kernel_basis
-from lightbsr_models.distillation_model import start_from_teacher
+from lightbsr_models import LightBSRStudentModel
 
 SIZES = dict(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6)
 
@@ -42,28 +42,40 @@ def student_options(parsed_options, tmp_path):
 # --- what it takes of the teacher ---
 
 
-def test_student_starts_from_everything_but_the_first_convolution():
-    teacher, student = make_teacher(), LightBSR(**SIZES)
-    own = {name: value.clone() for name, value in student.state_dict().items()}
-    start_from_teacher(student, teacher)
-    theirs = teacher.state_dict()
-    for name, value in student.state_dict().items():
-        if name in ("estimator.0.weight", "estimator.0.bias"):
-            assert torch.equal(value, own[name])
-        else:
-            assert torch.equal(value, theirs[name.replace("estimator.", "query_estimator.", 1)]), name
-    assert student.estimator[1].num_batches_tracked == 7
-
-
-def test_a_new_run_starts_from_the_teacher(student_options):
+@pytest.mark.parametrize("start", [None, "all", "sr_network"])
+def test_a_new_run_starts_from_the_teacher(student_options, start):
+    """From all but the estimator's first convolution, or, as the released KDSR does, from the SR network alone."""
     options = student_options()
+    options["path"]["start_from_teacher"] = start
+    torch.manual_seed(1)
     model = build_model(options)
+    torch.manual_seed(1)
+    own = LightBSR(**SIZES).state_dict()
     teacher = torch.load(options["path"]["pretrain_network_teacher"], weights_only=True)["params"]
     for network in (model.net_g, model.net_g_ema):
-        state = network.state_dict()
-        assert torch.equal(state["estimator.3.weight"], teacher["query_estimator.3.weight"])
-        assert torch.equal(state["estimator.1.running_mean"], teacher["query_estimator.1.running_mean"])
-        assert torch.equal(state["sr_network.head.weight"], teacher["sr_network.head.weight"])
+        for name, value in network.state_dict().items():
+            taken = name.startswith("sr_network.") if start == "sr_network" else not name.startswith("estimator.0.")
+            expected = teacher[name.replace("estimator.", "query_estimator.", 1)] if taken else own[name]
+            assert torch.equal(value, expected), name
+
+
+def test_an_unknown_start_is_refused(student_options):
+    options = student_options()
+    options["path"]["start_from_teacher"] = "sr_networks"
+    with pytest.raises(InputError, match="did you mean 'sr_network'"):
+        build_model(options)
+
+
+def test_the_teachers_checkpoint_is_read_once(student_options, monkeypatch):
+    from lightbsr_models import distillation_model
+
+    paths, stock = [], distillation_model.load_weights_file
+    monkeypatch.setattr(distillation_model, "load_weights_file", lambda path: [paths.append(path), stock(path)][1])
+    options = student_options()
+    for check in LightBSRStudentModel.checks(options):
+        check()
+    build_model(options)
+    assert paths == [options["path"]["pretrain_network_teacher"]]
 
 
 def test_a_run_with_weights_of_its_own_keeps_them(student_options, tmp_path):
@@ -179,8 +191,9 @@ def test_losses(student_options, training_batch, iteration):
     setting, basis = get_setting("aniso_noise"), model.teacher.kernel_basis
     prior = degradation_prior(batch["kernel"], batch["noise_sigma"], basis=basis, setting=setting)
     with torch.no_grad():
-        teacher = model.teacher.estimate_idr(model.lq, prior)
-        sr, student = model.net_g.forward_with_idr(model.lq)  # in training mode, as the step runs it
+        lq = model.batch.lq[:, 0]
+        teacher = model.teacher.estimate_idr(lq, prior)
+        sr, student = model.net_g.forward_with_idr(lq)  # in training mode, as the step runs it
     p, q = (F.softmax(v / 0.15, dim=1) for v in (teacher.channel, student.channel))
     expected = dict(
         l_spatial=(student.spatial - teacher.spatial).square().mean(),

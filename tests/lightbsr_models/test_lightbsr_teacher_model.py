@@ -7,7 +7,6 @@ from basicsr.models import build_model
 
 from lightbsr_compat import InputError
 from lightbsr_data import degradation_prior, get_setting, kernel_basis
-from lightbsr_models.lightbsr_teacher_model import check_queue
 
 
 @pytest.mark.parametrize("setting, channels", [("iso", 15), ("aniso_noise", 18)])
@@ -37,11 +36,6 @@ def test_a_batch_that_does_not_divide_the_queue_is_refused_at_the_start(parsed_o
         build_model(options)
 
 
-def test_a_batch_that_divides_the_queue_is_accepted():
-    check_queue(8192, 64)
-    check_queue(40, 40)
-
-
 def test_one_view_is_refused(parsed_options):
     options = parsed_options("teacher")
     options["datasets"]["train"]["num_views"] = 1
@@ -61,7 +55,7 @@ def test_one_step(parsed_options, training_batch):
     prior = degradation_prior(
         batch["kernel"], batch["noise_sigma"], basis=kernel_basis(), setting=get_setting("aniso_noise")
     )
-    torch.testing.assert_close(model.prior, prior)
+    torch.testing.assert_close(model.batch.prior, prior)
     queue, events, keys = network.queue.clone(), [], []
 
     def note(event):

@@ -5,7 +5,8 @@ import torch
 from basicsr.models import build_model
 
 from lightbsr_compat import InputError
-from lightbsr_models.two_stage_model import check_same, pick_state_dict
+from lightbsr_models.checkpoints import pick_state_dict
+from lightbsr_models.checks import check_same
 
 
 @pytest.fixture
@@ -41,13 +42,11 @@ def test_an_unknown_network_option_is_refused(parsed_options, kind):
 def test_a_batch_becomes_lr_views_and_one_hr_image(make_model, training_batch, kind, views):
     model, batch = make_model(kind), training_batch(kind)
     model.feed_data(batch)
-    gt = batch["gt"].float() / 255
-    torch.testing.assert_close(model.gt, gt[:, 0])
-    assert model.lq.shape == ((4, 2, 3, 8, 8) if kind == "teacher" else (4, 3, 8, 8))
-    levels = model.lq * 255
-    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+    lq, gt = model.batch.lq, batch["gt"].float() / 255
+    torch.testing.assert_close(model.batch.gt, gt[:, 0])
+    assert lq.shape == (4, views, 3, 8, 8)
+    torch.testing.assert_close(lq * 255, (lq * 255).round(), rtol=0, atol=1e-3)
     # The same pictures, smaller: their means agree but for border, rounding and noise (sigma <= 25, 192 draws each).
-    lq = model.lq if kind == "teacher" else model.lq[:, None]
     torch.testing.assert_close(lq.mean((2, 3, 4)), gt.mean((2, 3, 4)), rtol=0, atol=0.06)
 
 
@@ -99,8 +98,8 @@ def test_pixel_loss_is_255_times_l1_of_the_super_resolved_view_0(make_model, tra
     model.net_g.sr_network.register_forward_hook(lambda m, x, y: seen.append((x[0], y)))
     model.optimize_parameters(1)
     ((lq, sr),) = seen  # super-resolved once
-    assert torch.equal(lq, model.lq[:, 0] if kind == "teacher" else model.lq)
-    assert model.log_dict["l_pix"] == pytest.approx(float(255 * (sr - model.gt).abs().mean().detach()), rel=1e-5)
+    assert torch.equal(lq, model.batch.lq[:, 0])
+    assert model.log_dict["l_pix"] == pytest.approx(float(255 * (sr - model.batch.gt).abs().mean().detach()), rel=1e-5)
 
 
 def test_other_schedules_are_basicsrs(make_model):
@@ -131,3 +130,23 @@ def test_what_holds_no_weights_is_refused(checkpoint):
 def test_a_missing_key_names_the_nearest():
     with pytest.raises(InputError, match=r"'params_emma'.*did you mean 'params_ema'"):
         pick_state_dict({"params": {}, "params_ema": {}}, "x.pth", "params_emma")
+
+
+# --- what is not finite ---
+
+
+def test_under_a_gradient_scaler_some_steps_may_be_skipped(make_model, training_batch):
+    model = make_model("student", idr_pretrain_iter=0, amp="fp16")
+    model.feed_data(training_batch("student"))
+    model.batch = model.batch._replace(gt=model.batch.gt * float("nan"))
+    with pytest.raises(InputError, match=r"iteration 21: l_pix is nan"):
+        for iteration in range(1, 30):
+            model.optimize_parameters(iteration)
+
+
+def test_weights_that_are_not_finite_are_not_saved(make_model):
+    model = make_model("student")
+    with torch.no_grad():
+        model.net_g.sr_network.head.bias[0] = float("inf")
+    with pytest.raises(InputError, match=r"sr_network.head.bias are not finite"):
+        model.save(0, 1)

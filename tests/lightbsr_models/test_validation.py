@@ -1,6 +1,7 @@
-"""Validation: shares of ranks against one process and BasicSR's own, tiles against whole images, the best kept."""
+"""Validation: shares of ranks against one process and BasicSR's own, images without a score, the best kept."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from basicsr.models.sr_model import SRModel
 
 from lightbsr_compat import InputError
 from lightbsr_models import LightBSRStudentModel
-from lightbsr_models.validation import _spans
+from lightbsr_models.validation import better
 
 SIZES = dict(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=4)
 
@@ -79,9 +80,6 @@ from lightbsr_compat import InputError
 opt = json.loads(sys.argv[2])
 dist.init_process_group("gloo")
 model, loader = model_and_loader(opt)
-if dist.get_rank() == 1:  # rank 0's statistics are the ones that count
-    for buffer in model.net_g.buffers():
-        buffer.add_(1)
 try:
     model.dist_validation(loader, 1, None, opt["val"].get("save_img", False))
     found = {name: value.hex() for name, value in model.metric_results.items()}
@@ -115,8 +113,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_shares_of_ranks_give_the_bits_of_one_process(image_folder, tmp_path, free_port, world_size):
+def test_shares_of_ranks_give_the_bits_of_one_process(image_folder, tmp_path, free_port):
     opt = options(image_folder, tmp_path, save_img=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -124,7 +121,7 @@ def test_shares_of_ranks_give_the_bits_of_one_process(image_folder, tmp_path, fr
         alone = {name: value.hex() for name, value in validated(options(image_folder, tmp_path / "alone")).items()}
     finally:
         torch.set_num_threads(threads)
-    assert on_ranks(opt, tmp_path, free_port, world_size) == [alone] * world_size
+    assert on_ranks(opt, tmp_path, free_port, 3) == [alone] * 3
     assert len(list((tmp_path / "pictures" / "photos").glob("photo_*_run.png"))) == 6
 
 
@@ -140,58 +137,110 @@ def test_an_error_of_one_rank_is_heard_by_all(image_folder, tmp_path, free_port)
         validated(options(folder, tmp_path))
 
 
-def test_spans():
-    assert _spans(10, 4) == [(0, 4), (4, 8), (8, 10)] and _spans(3, 4) == [(0, 3)]
+# --- what has no score ---
 
 
-def test_tiles_make_the_whole_image(image_folder, tmp_path):
-    """A network that looks less far than the tiles overlap, and knows no global average."""
-    model, _ = model_and_loader(options(image_folder, tmp_path))
-    model.net_g = torch.nn.Sequential(torch.nn.Conv2d(3, 48, 5, padding=2), torch.nn.PixelShuffle(4)).double()
-    for height, width in ((40, 33), (5, 70)):
-        model.lq, model.gt = torch.rand(1, 3, height, width).double(), torch.rand(1, 3, 4 * height, 4 * width)
-        lq, gt = model.lq, model.gt
-        model.test()
-        whole = model.output
-        model._test_tiles(8)
-        assert torch.allclose(model.output, whole, rtol=0, atol=1e-12)
-        assert model.lq is lq and model.gt is gt
+def one_bad_image(model, bad):
+    """Let ``bad(SR image)`` replace the SR image of the second image."""
+    stock, calls = model.test, []
+
+    def test():
+        stock()
+        calls.append(1)
+        if len(calls) == 2:
+            model.output = bad(model.output)
+
+    model.test = test
 
 
-def test_an_image_that_does_not_fit_is_tiled(image_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "bad, reason",
+    [
+        (lambda sr: sr * float("nan"), "the SR image is not finite"),
+        (lambda sr: torch.full_like(sr, float("inf")), "the SR image is not finite"),
+        (lambda sr: sr[..., :-1], "AssertionError"),  # not the HR image's size
+        (lambda sr: None, "the score is inf"),
+    ],
+)
+def test_an_image_without_a_score_is_named_and_left_out(image_folder, tmp_path, caplog, bad, reason):
+    opt = options(image_folder, tmp_path, save_img=True)
+    opt["val"]["metrics"].pop("ssim")
+    model, loader = model_and_loader(opt)
+    one_bad_image(model, lambda sr: model.gt.clone() if bad(sr) is None else bad(sr))
+    logger = logging.getLogger("basicsr")
+    logger.propagate = True
+    model.nondist_validation(loader, 1, None, True)
+    logger.propagate = False
+    (warning,) = {record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
+    assert "1 of 6 images have no psnr" in warning and "photo_1" in warning and reason in warning
+    rest = [path for path in sorted(image_folder.iterdir()) if path.stem != "photo_1"]
+    (tmp_path / "rest").mkdir()
+    for path in rest:
+        (tmp_path / "rest" / path.name).write_bytes(path.read_bytes())
+    other = options(tmp_path / "rest", tmp_path / "other")
+    other["val"]["metrics"].pop("ssim")
+    assert model.metric_results == validated(other)
+    written = (tmp_path / "pictures" / "photos" / "photo_1_run.png").exists()
+    assert written == ("not finite" not in reason)
+
+
+def test_where_no_image_has_a_score_nothing_is_best(image_folder, tmp_path):
     opt = options(image_folder, tmp_path)
-    whole, tiled = validated(opt), validated(options(image_folder, tmp_path, tile=256))
-    assert whole == tiled  # the images are smaller than a tile
-    stock = LightBSRStudentModel.test
-    calls = []
-
-    def scarce(self):
-        calls.append(self.lq.shape)
-        if len(calls) == 1:
-            raise torch.cuda.OutOfMemoryError("out of memory")
-        stock(self)
-
-    monkeypatch.setattr(LightBSRStudentModel, "test", scarce)
-    assert validated(opt) == whole and len(calls) == 7
+    opt["val"]["metrics"]["psnr"]["crop_border"] = 40  # nothing is left
+    model, loader = model_and_loader(opt)
+    opt["is_train"], opt["datasets"] = True, {"val": opt["dataset"]}
+    model.nondist_validation(loader, 1, None, False)
+    assert list(model.metric_results) == ["ssim"]
+    assert model.best_metric_results["photos"]["psnr"]["iter"] == -1
+    assert not (tmp_path / "net_g_best.pth").exists()
 
 
-def test_the_best_is_kept(image_folder, tmp_path):
+def test_an_image_that_does_not_fit_is_a_sentence(image_folder, tmp_path):
+    model, loader = model_and_loader(options(image_folder, tmp_path))
+
+    def test():
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    model.test = test
+    with pytest.raises(InputError, match=r"photo_0.png', 12x12 LR pixels, does not fit into the GPU's memory"):
+        model.nondist_validation(loader, 1, None, False)
+
+
+def test_a_signal_cuts_a_validation_off(image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightbsr_models.validation.stop_requested", lambda: True)
+    model, loader = model_and_loader(options(image_folder, tmp_path))
+    model.nondist_validation(loader, 1, None, False)
+    assert not hasattr(model, "best_metric_results")
+
+
+# --- the best ---
+
+
+def test_metrics_know_their_direction():
+    assert better({"type": "calculate_psnr"}) == "higher"
+    assert better({"type": "calculate_niqe"}) == better({"type": "my_LPIPS"}) == "lower"
+    assert better({"type": "calculate_niqe", "better": "higher"}) == "higher"
+
+
+@pytest.mark.parametrize("metric, scores", [("psnr", (20.0, 19.0, 21.0)), ("niqe", (5.0, 6.0, 4.0))])
+def test_the_best_is_kept(image_folder, tmp_path, metric, scores):
     opt = options(image_folder, tmp_path)
+    opt["val"]["metrics"] = {metric: {"type": f"calculate_{metric}"}}
     model, _ = model_and_loader(opt)
     opt["is_train"], opt["datasets"] = True, {"val": opt["dataset"]}
     best = tmp_path / "net_g_best.pth"
 
-    def validate(iteration, psnr):
+    def validate(iteration):
         model._initialize_best_metric_results("photos")
-        model._update_best_metric_result("photos", "psnr", psnr, iteration)
-        model._save_best("photos", "psnr", iteration)
+        model._update_best_metric_result("photos", metric, scores[iteration - 1], iteration)
+        model._save_best("photos", metric, iteration)
 
-    validate(1, 20.0)
+    validate(1)
     first = best.read_bytes()
     with torch.no_grad():
         model.net_g.sr_network.head.bias.add_(1)
-    validate(2, 19.0)
+    validate(2)
     assert best.read_bytes() == first
-    validate(3, 21.0)
+    validate(3)
     kept = torch.load(best)["params"]
     assert torch.equal(kept["sr_network.head.bias"], model.net_g.sr_network.head.bias)

@@ -54,7 +54,7 @@ def checkpoint(tmp_path) -> Callable[..., Path]:
 @pytest.fixture
 def train(tmp_path, monkeypatch, checkpoint) -> Callable[[dict[str, Any]], dict[str, dict[str, torch.Tensor]]]:
     """``train(OPTIONS)``: run BasicSR's training loop below ``tmp_path``; what the last checkpoint of net_g holds."""
-    from basicsr.train import train_pipeline
+    from lightbsr import train_pipeline
 
     def run(options: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
         path = tmp_path / f"{options['name']}.yml"

@@ -1,18 +1,23 @@
-"""BatchNorm over the batches of all processes, as if they were one; on every backend (PyTorch's own needs CUDA)."""
+"""Training in several processes: BatchNorm over all of their batches, and DistributedDataParallel on the CPU too."""
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from basicsr.models.base_model import BaseModel
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
 
-BATCH_NORMS = ("sync", "per_rank")
+_stock_model_to_device = BaseModel.model_to_device
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` whose statistics in training are those of all ranks' batches, which must be equally large.
 
-    The gradient flows through the statistics to all ranks. With the mean of the ranks' losses, and of their gradients,
-    training is that of one process with the whole batch.
+    PyTorch's ``SyncBatchNorm`` needs CUDA; this works on every backend. The gradient flows through the statistics to
+    all ranks. With the mean of the ranks' losses, and of their gradients, training is that of one process with the
+    whole batch.
 
     Shape:
         (B, C, H, W) -> (B, C, H, W)
@@ -39,3 +44,19 @@ def synchronise_batch_norm(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm2d  # it has the same attributes, and nothing else
+
+
+def model_to_device(self: Any, net: nn.Module) -> nn.Module:
+    """``BaseModel.model_to_device``, which gives DistributedDataParallel a CUDA device even where there is none."""
+    if self.opt["dist"] and self.device.type == "cpu":
+        return DistributedDataParallel(net, find_unused_parameters=self.opt.get("find_unused_parameters", False))
+    return _stock_model_to_device(self, net)
+
+
+def any_rank(model: Any, value: bool) -> bool:
+    """Whether ``value`` is true in any process of the model's training; all of them must call this."""
+    if not model.opt.get("dist"):
+        return value
+    flag = torch.tensor([int(value)], device=model.device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)

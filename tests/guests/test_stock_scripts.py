@@ -1,0 +1,101 @@
+"""Training scripts in the manner of BasicSR's ``train.py``: with ``import lightbsr`` they train our option files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+import lightbsr_compat  # noqa: F401  lets BasicSR be imported
+
+
+def script(folder, *, importing=""):
+    """BasicSR's ``train.py``, with one import."""
+    import basicsr
+
+    source = (Path(basicsr.__file__).parent / "train.py").read_text(encoding="utf-8")
+    source = source.replace("import datetime\n", f"import lightbsr_compat\n{importing}\nimport datetime\n", 1)
+    (folder / "train.py").write_text(source.replace("osp.join(__file__, osp.pardir, osp.pardir)", "'.'"))
+    return folder / "train.py"
+
+
+def train(folder, opt, *, importing):
+    folder.mkdir(exist_ok=True)
+    words = [sys.executable, "-W", "ignore", str(script(folder, importing=importing))]
+    words += ["-opt", str(tiny.write(folder, opt))]
+    done = subprocess.run(words, cwd=folder, env=tiny.environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return torch.load(tiny.experiment(folder) / "models" / "net_g_latest.pth", weights_only=True)
+
+
+def test_a_copy_of_basicsrs_script_trains_teacher_and_student(tmp_path, image_folder):
+    teacher = tiny.options("lightbsr_teacher_x4_iso", image_folder)
+    weights = train(tmp_path / "teacher", teacher, importing="import lightbsr")
+    path = tiny.experiment(tmp_path / "teacher") / "models" / "net_g_latest.pth"
+    student = tiny.options("lightbsr_student_x4_iso", image_folder, {"path": {"pretrain_network_teacher": str(path)}})
+    weights |= {"student": train(tmp_path / "student", student, importing="import lightbsr")["params_ema"]}
+    assert weights.keys() == {"params", "params_ema", "student"}
+    assert all(value.isfinite().all() for part in weights.values() for value in part.values())
+
+
+def test_a_stock_model_trains_to_the_same_bits_with_and_without_us(tmp_path, image_folder):
+    train_set = dict(
+        name="train",
+        type="SingleImageDataset",
+        dataroot_lq=str(image_folder),
+        io_backend={"type": "disk"},
+        batch_size_per_gpu=1,
+        num_worker_per_gpu=0,
+        dataset_enlarge_ratio=4,
+    )
+    opt = dict(
+        name="stock",
+        model_type="StockModel",
+        scale=2,
+        num_gpu=0,
+        manual_seed=0,
+        datasets=dict(train=train_set),
+        network_g=dict(type="MSRResNet", num_feat=4, num_block=1, upscale=2),
+        path={},
+        train=dict(
+            total_iter=20,
+            ema_decay=0.9,
+            optim_g=dict(type="Adam", lr=1e-3),
+            scheduler=dict(type="MultiStepLR", milestones=[10], gamma=0.5),
+            pixel_opt=dict(type="L1Loss"),
+        ),
+        logger=dict(print_freq=10, save_checkpoint_freq=10, use_tb_logger=False),
+    )
+    model = """
+from basicsr.models.sr_model import SRModel
+from basicsr.utils.registry import MODEL_REGISTRY
+import random, numpy, torch
+@MODEL_REGISTRY.register()
+class StockModel(SRModel):
+    def feed_data(self, data):
+        self.gt = data["lq"][..., :48, :48]
+        lq = torch.nn.functional.avg_pool2d(self.gt, 2)
+        self.lq = lq + 0.1 * torch.randn_like(lq) + random.random() * numpy.random.rand()
+"""
+    runs = [
+        train(tmp_path / name, opt, importing=model + importing)
+        for name, importing in (("with", "import lightbsr"), ("without", ""))
+    ]
+    assert runs[0].keys() == {"params", "params_ema"}
+    assert tiny.differences(*runs) == []
+
+
+@pytest.mark.parametrize("how", ["command", "function"])
+def test_the_other_ways_to_train_take_the_same_arguments(tmp_path, image_folder, how):
+    opt = tiny.options("kdsr_teacher_M_x4_iso", image_folder, {"train": {"total_iter": 2}})
+    option_file = str(tiny.write(tmp_path, opt))
+    program = {
+        "command": ["-m", "lightbsr.train"],
+        "function": ["-c", "import lightbsr; lightbsr.train_pipeline('.')"],
+    }[how]
+    words = [sys.executable, "-W", "ignore", *program, "-opt", option_file, "--force_yml", "name=other"]
+    done = subprocess.run(words, cwd=tmp_path, env=tiny.environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "experiments" / "other" / "training_states" / "2.state").is_file()
