@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from counting import kept_bytes
 
 from lightbsr.packaged import packaged_options
 from lightbsr.training.preflight import training_bytes
