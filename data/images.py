@@ -8,10 +8,10 @@ import lmdb
 import numpy as np
 
 from lightbsr_compat.errors import InputError, did_you_mean
-from lightbsr_compat.images import IMAGE_SUFFIXES, UnreadableImage, read_bytes
+from lightbsr_compat.images import IMAGE_SUFFIXES, MAX_PIXELS, UnreadableImage, read_bytes
 from lightbsr_compat.images import decode_rgb8 as decode_image
 
-__all__ = ["IMAGE_SUFFIXES", "HRImages", "MissingImages", "UnreadableImage", "check_lmdb", "decode_image"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "HRImages", "MissingImages", "UnreadableImage", "check_lmdb", "decode_image"]
 
 _META_INFO_LINE = re.compile(r"(?P<name>.+?)(?: \((?P<height>\d+),(?P<width>\d+),\d+\)(?: \d+)?)?")
 

@@ -18,8 +18,7 @@ from lightbsr.upscaling.upscaler import load_network
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError, load_weights_file
 from lightbsr_data import DegradationPriorDataset
-from lightbsr_compat.images import MAX_PIXELS
-from lightbsr_data.images import HRImages, UnreadableImage, decode_image
+from lightbsr_data.images import MAX_PIXELS, HRImages, UnreadableImage, decode_image
 
 PICTURE = np.random.RandomState(0).randint(0, 256, (40, 50, 3), dtype=np.uint8)
 
