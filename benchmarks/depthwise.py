@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from lightbsr_arch.kdsr import depthwise_grouped, depthwise_shifted
+from lightbsr_arch.kdsr_arch import depthwise_grouped, depthwise_shifted
 
 SHAPES = {
     "M, one 256x256 image": (1, 64, 256, 256),

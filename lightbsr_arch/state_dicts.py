@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .kdsr import KDSR, KDSRTeacher
+from .kdsr_arch import KDSR, KDSRTeacher
 from .layers import decode_setting
-from .lightbsr import LightBSR
-from .lightbsr_teacher import LightBSRTeacher
+from .lightbsr_arch import LightBSR
+from .lightbsr_teacher_arch import LightBSRTeacher
 
 
 def _count(state_dict: Mapping[str, Tensor], prefix: str) -> int:

@@ -51,7 +51,10 @@ class TorchEngine:
         return self._network(lq)
 
     def tile(self, lq: Tensor, idr: Any, averages: Tensor) -> Tensor:
-        return self._network.sr_network(lq, idr, GivenAverages(averages))  # type: ignore[operator,union-attr]
+        sr_network = self._network.sr_network
+        if sr_network.takes_averages:  # type: ignore[union-attr]
+            return sr_network(lq, idr, GivenAverages(averages))  # type: ignore[operator]
+        return sr_network(lq, idr)  # type: ignore[operator]
 
 
 class _LightBSRTile(nn.Module):
