@@ -1,18 +1,17 @@
 """The implicit degradation representation (IDR) of LightBSR: how it is estimated, converted and corrected.
 
-Source: LightBSR (ICCV 2025), Sec. 3.2-3.3. The sizes are those of the released code, which give Table 3's GFLOPs.
+Source: LightBSR (ICCV 2025), Sec. 3.1 and Fig. 2. The sizes are those that give Table 3's GFLOPs.
 """
 
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class IDR(NamedTuple):
-    """What the converter makes of the estimator's output, and what the SR network is guided by.
+    """The implicit degradation representation, which guides the SR network.
 
     Attributes:
         channel: (B, C), C = 48 in the paper.
@@ -24,15 +23,14 @@ class IDR(NamedTuple):
 
 
 class IDREstimator(nn.Sequential):
-    """Six 3x3 convolutions with BatchNorm and LeakyReLU(0.1), the third and fifth with stride 2.
+    """IDR-EM (Sec. 3.1.1): six 3x3 convolutions with BatchNorm and LeakyReLU(0.1), the third and fifth with stride 2.
 
     Args:
         num_in_ch: 3 for the student (the LR image), 3 + P for the teacher (the stretched prior behind it).
-        num_idr: channels that come out (128); the first layers have a quarter and a half of them.
+        num_idr: output channels (128); the first layers have a quarter and a half of them.
 
     Shape:
-        (B, num_in_ch, h, w) -> (B, num_idr, ceil(h / 4), ceil(w / 4)); the raw image, without mean shift. Or, for the
-        same result at less cost, the image (B, 3, h, w) and the prior (B, P) that would have been stretched and joined.
+        (B, 3, h, w), prior (B, P) or None -> (B, num_idr, ceil(h / 4), ceil(w / 4)); the image without mean shift
     """
 
     def __init__(self, *, num_in_ch: int = 3, num_idr: int = 128) -> None:
@@ -45,19 +43,11 @@ class IDREstimator(nn.Sequential):
         super().__init__(*layers)
 
     def forward(self, x: Tensor, degradation_prior: Tensor | None = None) -> Tensor:
-        if degradation_prior is None:
-            return super().forward(x)
-        first: nn.Conv2d = self[0]  # type: ignore[assignment]
-        n, (h, w) = x.shape[1], x.shape[-2:]
-        of_image = F.conv2d(x, first.weight[:, :n], first.bias, padding=1)
-        x = of_image + convolve_stretched(degradation_prior.to(x), first.weight[:, n:], (h, w))
-        for layer in list(self)[1:]:
-            x = layer(x)
-        return x
+        return super().forward(x if degradation_prior is None else join_prior(x, degradation_prior))
 
 
 class IDRConverter(nn.Module):
-    """Turn the estimator's output into a channel IDR and a spatial IDR.
+    """Convert the estimator's output into a channel IDR and a spatial IDR (Sec. 3.1.1).
 
     Channel: global average pool -> Linear without bias -> GELU.
     Spatial: PixelShuffle(4) -> crop to the top-left h x w -> Conv3x3 -> GELU.
@@ -82,13 +72,13 @@ class IDRConverter(nn.Module):
         return IDR(channel, self.spatial(features, size))
 
     def spatial(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """The spatial IDR alone, which depends on near features only: (B, num_idr / 16, h, w)."""
+        """The spatial IDR alone: (B, num_idr / 16, h, w)."""
         h, w = size
         return self.to_spatial(self.shuffle(features)[..., :h, :w])
 
 
 class IDRCorrectionBlock(nn.Module):
-    """IDR-CB: a residual correction of both IDRs at the entry of every group.
+    """IDR-CB (Sec. 3.1.2): a residual correction of both IDRs at the entry of every group.
 
     Args:
         num_channel_idr: length of the channel IDR.
@@ -110,37 +100,9 @@ class IDRCorrectionBlock(nn.Module):
         return IDR(idr.channel + self.channel_branch(idr.channel), idr.spatial + self.spatial_branch(idr.spatial))
 
 
-def fixed_uniform_noise(like: Tensor) -> Tensor:
-    """Uniform numbers in [0, 1), the same for every tensor of these sizes: (B, C, h, w) -> (B, C, h, w)."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(like.shape[1:], generator=generator).to(like).expand_as(like)
-
-
 def stretch_prior(degradation_prior: Tensor, size: tuple[int, int]) -> Tensor:
     """Repeat a degradation prior over the image plane: (B, P), (h, w) -> (B, P, h, w)."""
     return degradation_prior[:, :, None, None].expand(-1, -1, *size)
-
-
-def convolve_stretched(values: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """A zero-padded 3x3 convolution of values stretched over the image plane, computed on 3x3 pixels.
-
-    All pixels but the border's have the same sum: the middle row and column of the small map are repeated.
-
-    Args:
-        values: (B, P).
-        weight: (n, P, 3, 3).
-        size: (h, w).
-
-    Returns:
-        (B, n, h, w), as ``F.conv2d(stretch_prior(values, size), weight, padding=1)``.
-    """
-    h, w = size
-    y = F.conv2d(stretch_prior(values, (min(h, 3), min(w, 3))), weight, padding=1)
-    if h > 3:
-        y = torch.cat([y[:, :, :1], y[:, :, 1:2].expand(-1, -1, h - 2, -1), y[:, :, 2:]], dim=2)
-    if w > 3:
-        y = torch.cat([y[..., :1], y[..., 1:2].expand(-1, -1, -1, w - 2), y[..., 2:]], dim=3)
-    return y
 
 
 def join_prior(lq: Tensor, degradation_prior: Tensor) -> Tensor:

@@ -1,16 +1,15 @@
-"""Layers that every network of this package shares (torch only, so the file can be lifted out).
+"""Layers that all networks of this package share.
 
-Sources: LightBSR (ICCV 2025) Sec. 3; EDSR for the tail; ConvNeXt (CVPR 2022) Fig. 4 for the residual branch.
+Sources: EDSR (CVPRW 2017) for head, tail and mean shift; ConvNeXt (CVPR 2022), Fig. 4, for the residual branch.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .pooling import Pool, SampledAverages, global_average
+from .pretrained import Pretrained
 
 # RGB mean of DIV2K, in [0, 1]; the SR networks work on mean-shifted images.
 DIV2K_RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -41,7 +40,7 @@ class PixelShuffleTail(nn.Module):
     """EDSR's tail, the papers': sub-pixel convolutions up to ``upscale``, then a 3x3 convolution to RGB.
 
     Args:
-        num_feat: channels that come in.
+        num_feat: input channels.
         upscale: 2, 3 or 4 (x4 is two steps of x2).
 
     Shape:
@@ -63,7 +62,7 @@ class PixelShuffleTail(nn.Module):
 class PixelShuffleDirectTail(nn.Sequential):
     """One convolution to 3 * upscale^2 channels and one PixelShuffle, as in SwinIR's lightweight networks.
 
-    All of its work is done on the LR grid: for networks of few channels EDSR's tail is more than half of the work.
+    It works on the LR grid alone; in networks of few channels EDSR's tail is more than half of the work.
     Arguments and shapes: those of ``PixelShuffleTail``.
     """
 
@@ -88,12 +87,12 @@ def build_tail(upsampler: str, *, num_feat: int, upscale: int) -> nn.Module:
 
 
 class SRFrame(nn.Module):
-    """EDSR-style head, long skip and tail around a body that a subclass adds.
+    """EDSR-style head, long skip and tail; a subclass defines ``body``, (B, num_feat, h, w) -> the same shape.
 
     Args and shapes: those of ``build_tail``; the image is not clamped.
 
     Attributes:
-        takes_averages: whether the body has global averages (``pooling``).
+        takes_averages: whether the blocks take averages over the image plane (``pooling``).
     """
 
     takes_averages = False
@@ -106,107 +105,43 @@ class SRFrame(nn.Module):
         self.tail = build_tail(upsampler, num_feat=num_feat, upscale=upscale)
         self.add_mean = MeanShift(sign=1)
 
-    def body(self, x: Tensor, idr: Any, pool: Pool = global_average) -> Tensor:
-        """The blocks, guided by an IDR: (B, num_feat, h, w) -> (B, num_feat, h, w); ``pool`` takes their averages."""
+    def body(self, x: Tensor, *guidance: Any) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, lq: Tensor, idr: Any, pool: Pool = global_average) -> Tensor:
-        """Super-resolve: (B, 3, h, w) -> (B, 3, h * upscale, w * upscale)."""
+    def forward(self, lq: Tensor, *guidance: Any) -> Tensor:
+        """Super-resolve: (B, 3, h, w) -> (B, 3, h * upscale, w * upscale); ``guidance`` is passed to ``body``."""
         head = self.head(self.sub_mean(lq))
-        return self.add_mean(self.tail(self.body_conv(self.body(head, idr, pool)) + head))
-
-    def sample_averages(self, patches: Tensor, idr: Any, weights: Tensor) -> Tensor:
-        """What the blocks' global averages are in a large image, estimated from patches of it.
-
-        Args:
-            patches: (B, 3, h, w).
-            idr: that of the large image, as far as it differs from place to place that of every patch.
-            weights: (B, 1, h, w), what each pixel counts.
-
-        Returns:
-            (N, C) for ``GivenAverages``, float32; exact where the patch is the image and all weights are equal.
-        """
-        pool = SampledAverages(weights)
-        self.body(self.head(self.sub_mean(patches)), idr, pool)
-        return pool.averages
+        return self.add_mean(self.tail(self.body_conv(self.body(head, *guidance)) + head))
 
 
-def encode_setting(name: str) -> Tensor:
-    """The name of a degradation setting as a tensor, which a teacher can keep beside its weights: (len,) uint8."""
-    return torch.tensor(list(name.encode()), dtype=torch.uint8)
+class SROutput(NamedTuple):
+    """The SR image (B, 3, h * upscale, w * upscale), not clamped, and the IDR that guided it."""
+
+    sr: Tensor
+    idr: Any
 
 
-def decode_setting(code: Tensor) -> str:
-    """The name that ``encode_setting`` made ``code`` of ('' if unknown)."""
-    return bytes(code.tolist()).decode()
+class BlindSRNetwork(Pretrained):
+    """Base of students and teachers: an estimated IDR guides the SR network.
 
-
-def _on_cpu_step_by_step(x: Tensor) -> bool:
-    """Whether an operator is about to run on the CPU by itself: not on a GPU, nor in a traced or compiled graph."""
-    return x.device.type == "cpu" and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
-
-
-class DepthwiseConv(nn.Conv2d):
-    """A convolution of every channel by itself, the border padded with zeros: (B, n, h, w) -> (B, n, h, w).
-
-    With gradients on the CPU the bias is added by itself: its gradient within oneDNN's convolution takes a quarter of
-    the backward pass, and next to nothing as a sum of its own.
+    A student takes the LR image alone; a teacher takes a hint too, the degradation prior or the HR image.
     """
 
-    def __init__(self, num_feat: int, kernel_size: int) -> None:
-        super().__init__(num_feat, num_feat, kernel_size, padding=kernel_size // 2, groups=num_feat)
+    sr_network: SRFrame
+    estimate_idr: Callable[..., Any]  # (lq, *hint) -> IDR
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not (_on_cpu_step_by_step(x) and torch.is_grad_enabled()):
-            return super().forward(x)
-        assert self.bias is not None
-        y = self._conv_forward(x, self.weight, None)
-        return y + self.bias[:, None, None].to(y.dtype)  # under autocast: that of the convolution
+    def forward(self, lq: Tensor, *hint: Tensor) -> Tensor:
+        """Super-resolve: (B, 3, h, w) in [0, 1], h, w >= 1 -> (B, 3, h * upscale, w * upscale), not clamped."""
+        return self.forward_with_idr(lq, *hint).sr
 
+    def forward_with_idr(self, lq: Tensor, *hint: Tensor) -> SROutput:
+        """As ``forward``, with the IDR (for distillation)."""
+        idr = self.estimate_idr(lq, *hint)
+        return SROutput(self.super_resolve(lq, idr), idr)
 
-def in_strips(function: Callable[[Tensor], Tensor], x: Tensor, num_pixels: int = 4096) -> Tensor:
-    """Apply a function of single pixels to so many at a time, since what it makes on the way then stays in the cache.
-
-    Args:
-        function: (b, h, w, n) -> (b, h, w, n) for all b, h and w, of whatever type.
-        x: (B, h, w, n).
-
-    Returns:
-        (B, h, w, n), as ``function(x)``.
-    """
-    b, h, w, n = x.shape
-    if b * h * w <= num_pixels:
-        return function(x)
-    first, *others = x.reshape(1, 1, b * h * w, n).split(num_pixels, dim=2)
-    y = function(first)
-    result = y.new_empty(x.shape)
-    place, *places = result.view(1, 1, b * h * w, n).split(num_pixels, dim=2)
-    place.copy_(y)
-    for place, strip in zip(places, others, strict=True):
-        place.copy_(function(strip))
-    return result
-
-
-def _pixel_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if not _on_cpu_step_by_step(x):
-        return F.linear(x, weight, bias)
-    return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
-
-
-class PixelLinear(nn.Linear):
-    """A linear layer over the last axis of a feature map: (B, h, w, n_in) -> (B, h, w, n_out).
-
-    On the CPU, step by step, it is computed as a 1x1 convolution of the map laid out channels last, which oneDNN does
-    at up to twice the rate of the BLAS (``benchmarks/``). GPUs, traced and compiled graphs get the matrix product.
-    """
-
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """``scale`` (n_out,) multiplies the result; in full precision on the CPU it multiplies the weights instead."""
-        if scale is None:
-            return _pixel_linear(x, self.weight, self.bias)
-        if not _on_cpu_step_by_step(x) or torch.is_autocast_enabled("cpu"):
-            return scale * _pixel_linear(x, self.weight, self.bias)
-        return _pixel_linear(x, scale[:, None] * self.weight, scale * self.bias)
+    def super_resolve(self, lq: Tensor, idr: Any) -> Tensor:
+        """Super-resolve, guided by an IDR that was estimated before."""
+        return self.sr_network(lq, idr)
 
 
 class ConvNeXtBranch(nn.Module):
@@ -216,7 +151,7 @@ class ConvNeXtBranch(nn.Module):
 
     Args:
         num_feat: channels n.
-        layer_scale_init: first value of the per-channel layer scale (1e-6 in the paper's code).
+        layer_scale_init: initial value of the layer scale, one factor a channel (1e-6 in the paper's code).
 
     Shape:
         (B, n, h, w) -> (B, n, h, w)
@@ -224,19 +159,24 @@ class ConvNeXtBranch(nn.Module):
 
     def __init__(self, *, num_feat: int, layer_scale_init: float) -> None:
         super().__init__()
-        self.depthwise = DepthwiseConv(num_feat, 7)
+        self.depthwise = nn.Conv2d(num_feat, num_feat, 7, padding=3, groups=num_feat)
         self.norm = nn.LayerNorm(num_feat, eps=1e-6)
-        self.expand = PixelLinear(num_feat, 2 * num_feat)
+        self.expand = nn.Linear(num_feat, 2 * num_feat)
         self.act = nn.GELU()
-        self.reduce = PixelLinear(2 * num_feat, num_feat)
+        self.reduce = nn.Linear(2 * num_feat, num_feat)
         self.layer_scale = nn.Parameter(torch.full((num_feat,), layer_scale_init))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.depthwise(x).permute(0, 2, 3, 1)  # (B, h, w, n): free of copies in channels_last
-        strips = _on_cpu_step_by_step(x) and not torch.is_grad_enabled()
-        x = in_strips(self._of_pixels, x) if strips else self._of_pixels(x)
-        return x.permute(0, 3, 1, 2)
+        x = self.depthwise(x).permute(0, 2, 3, 1)  # (B, h, w, n)
+        x = self.reduce(self.act(self.expand(self.norm(x))))
+        return (self.layer_scale * x).permute(0, 3, 1, 2)
 
-    def _of_pixels(self, x: Tensor) -> Tensor:
-        """What follows the depthwise convolution, every pixel by itself: (B, h, w, n) -> (B, h, w, n)."""
-        return self.reduce(self.act(self.expand(self.norm(x))), scale=self.layer_scale)
+
+def encode_setting(name: str) -> Tensor:
+    """The name of a degradation setting as a tensor, for a buffer beside a teacher's weights: (len,) uint8."""
+    return torch.tensor(list(name.encode()), dtype=torch.uint8)
+
+
+def decode_setting(code: Tensor) -> str:
+    """The inverse of ``encode_setting``; '' if unknown."""
+    return bytes(code.tolist()).decode()

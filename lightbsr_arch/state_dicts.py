@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .kdsr import KDSR, KDSRTeacher
+from .kdsr_arch import KDSR, KDSRTeacher
 from .layers import decode_setting
-from .lightbsr import LightBSR
-from .lightbsr_teacher import LightBSRTeacher
+from .lightbsr_arch import LightBSR
+from .lightbsr_teacher_arch import LightBSRTeacher
 
 
 def find_state_dict(checkpoint: Any) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from basicsr.losses import build_loss
 from torch import Tensor, nn
 
+from lightbsr_arch import use_cpu_kernels
 from lightbsr_compat import InputError
 from lightbsr_data import TrainingBatch, build_degrader, unsharp_mask
 
@@ -94,6 +95,8 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
         if channels_last is None:
             channels_last = self.device.type == "cpu"
         layout = torch.channels_last if channels_last else torch.contiguous_format
+        if self.device.type == "cpu":
+            use_cpu_kernels(net)
         return net.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
     def init_training_settings(self) -> None:

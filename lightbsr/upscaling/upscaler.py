@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightbsr.packaged import DEFAULT_WEIGHTS, find_weights
 from lightbsr.released import convert_state_dict, recognise
-from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict, find_state_dict
+from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict, find_state_dict, use_cpu_kernels
 from lightbsr_compat.errors import InputError, did_you_mean
 from lightbsr_compat.files import load_weights_file
 
@@ -117,6 +117,8 @@ class Upscaler:
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if self.device.type == "cpu":
+                use_cpu_kernels(self._network)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
         # All super-resolution passes this function: another engine would replace it.

@@ -8,7 +8,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from lightbsr_arch.idr import IDRConverter, IDREstimator
-from lightbsr_arch.lightbsr import IDRGuidedSRNetwork
+from lightbsr_arch.lightbsr_arch import IDRGuidedSRNetwork
 from lightbsr_compat import InputError
 
 PARTS = {IDREstimator: "estimator", IDRConverter: "converter", IDRGuidedSRNetwork: "SR network"}

@@ -5,7 +5,7 @@ import torch
 
 from lightbsr.released import convert_state_dict
 from lightbsr_arch import KDSR, KDSRTeacher, build_from_state_dict, network_options
-from lightbsr_arch.kdsr import depthwise_grouped, depthwise_per_sample, depthwise_shifted
+from lightbsr_arch.kdsr_arch import depthwise_grouped, depthwise_per_sample, depthwise_shifted
 from lightbsr_compat import InputError
 
 SMALL = dict(num_feat=8, num_block=2, num_resblock=1)

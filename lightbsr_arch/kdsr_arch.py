@@ -6,42 +6,38 @@ the LR image, or the LR and the HR image.
 """
 
 from itertools import product
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import SRFrame, decode_setting, encode_setting
-from .pooling import Pool, global_average
+from .layers import BlindSRNetwork, SRFrame, decode_setting, encode_setting
 
 
 def depthwise_grouped(x: Tensor, kernels: Tensor) -> Tensor:
     """``depthwise_per_sample`` as one convolution with a group for every channel of every image."""
-    batch, channels, h, w = x.shape
-    weight = kernels.reshape(batch * channels, 1, 3, 3)
-    return F.conv2d(x.reshape(1, -1, h, w), weight, padding=1, groups=batch * channels).view(x.shape)
+    weight = kernels.flatten(0, 1)[:, None]  # (B * n, 1, 3, 3)
+    return F.conv2d(x.reshape(1, -1, *x.shape[2:]), weight, padding=1, groups=len(weight)).view(x.shape)
 
 
 def depthwise_shifted(x: Tensor, kernels: Tensor) -> Tensor:
     """``depthwise_per_sample`` as nine multiply-adds of the shifted, zero-padded input."""
     padded = F.pad(x, (1, 1, 1, 1))
-    taps = kernels.flatten(2)[..., None, None]  # (B, n, 9, 1, 1)
-    # Counted from the end, so that an exported graph computes no sizes.
+    taps = kernels.flatten(2)[..., None, None].unbind(2)  # nine of (B, n, 1, 1)
+    # Slices that count from the end: an exported graph then computes no sizes.
     shifts = (slice(0, -2), slice(1, -1), slice(2, None))
     shifted = [padded[..., rows, columns] for rows, columns in product(shifts, repeat=2)]
-    out = shifted[0] * taps[:, :, 0]
-    for i in range(1, 9):
-        out = torch.addcmul(out, shifted[i], taps[:, :, i])
+    out = shifted[0] * taps[0]
+    for part, tap in zip(shifted[1:], taps[1:], strict=True):
+        out = torch.addcmul(out, part, tap)
     return out
 
 
 def depthwise_per_sample(x: Tensor, kernels: Tensor) -> Tensor:
     """Filter every channel of every image with a 3x3 kernel of its own; the border is padded with zeros.
 
-    Run step by step the grouped form is the faster one (benchmarks/depthwise.py). In a traced or compiled graph it
-    would be a convolution whose weights come at run time and whose group count is the batch size, which ONNX cannot
-    leave open: there the shifted form stands, which a compiler fuses into one pass.
+    The grouped form is faster. Traced and compiled graphs take the shifted form, since ONNX has no convolution whose
+    number of groups is the batch size.
 
     Args:
         x: (B, n, h, w).
@@ -50,9 +46,8 @@ def depthwise_per_sample(x: Tensor, kernels: Tensor) -> Tensor:
     Returns:
         (B, n, h, w)
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return depthwise_shifted(x, kernels)
-    return depthwise_grouped(x, kernels)
+    graph = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return depthwise_shifted(x, kernels) if graph else depthwise_grouped(x, kernels)
 
 
 class ResidualBlock(nn.Sequential):
@@ -94,7 +89,7 @@ class KDSREstimator(nn.Module):
 
 
 class IDRDynamicBlock(nn.Module):
-    """IDR-DDC block: a depthwise convolution whose kernels the IDR makes, then a plain one; the input is added.
+    """IDR-DDC block: a depthwise convolution with kernels made from the IDR, then a plain one; the input is added.
 
     Shape:
         (B, n, h, w), guide (B, n) -> (B, n, h, w)
@@ -113,7 +108,7 @@ class IDRDynamicBlock(nn.Module):
 
 
 class IDRDynamicSRNetwork(SRFrame):
-    """The part of KDSR that super-resolves: head, blocks, tail; student and teacher share it.
+    """Head, IDR-DDC blocks and tail, for student and teacher.
 
     Shape:
         lq (B, 3, h, w), guide (B, n) -> (B, 3, h * upscale, w * upscale), not clamped
@@ -123,41 +118,40 @@ class IDRDynamicSRNetwork(SRFrame):
         super().__init__(num_feat=num_feat, upscale=upscale, upsampler=upsampler)
         self.blocks = nn.ModuleList(IDRDynamicBlock(num_feat=num_feat) for _ in range(num_block))
 
-    def body(self, x: Tensor, idr: Tensor, pool: Pool = global_average) -> Tensor:
+    def body(self, x: Tensor, guide: Tensor) -> Tensor:
         for block in self.blocks:
-            x = block(x, idr)
+            x = block(x, guide)
         return x
 
 
-class KDSROutput(NamedTuple):
-    """The SR image (B, 3, h * upscale, w * upscale) and the IDR (B, 4 * num_feat) that guided it."""
-
-    sr: Tensor
-    idr: Tensor
-
-
-class _KDSRBase(nn.Module):
+class _KDSRBase(BlindSRNetwork):
     """Estimator, converter (Linear 4 n -> n, LeakyReLU) and SR network, as student and teacher have them."""
 
+    sees_hr: bool
+
     def __init__(
-        self, *, num_in_ch: int, num_feat: int, num_block: int, num_resblock: int, upscale: int, upsampler: str
+        self,
+        *,
+        num_feat: int = 64,
+        num_block: int = 53,
+        num_resblock: int = 9,
+        upscale: int = 4,
+        upsampler: str = "pixelshuffle",
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("num_feat", num_feat, 1),
-            ("num_block", num_block, 1),
-            ("num_resblock", num_resblock, 0),
-        ):
+        sizes = (("num_feat", num_feat, 1), ("num_block", num_block, 1), ("num_resblock", num_resblock, 0))
+        for name, value, least in sizes:
             if value < least:
                 raise ValueError(f"{name} is {value}, but must be at least {least}")
         self.upscale = upscale
+        num_in_ch = 3 + 3 * upscale**2 if self.sees_hr else 3
         self.estimator = KDSREstimator(num_in_ch=num_in_ch, num_feat=num_feat, num_resblock=num_resblock)
         self.converter = nn.Sequential(nn.Linear(4 * num_feat, num_feat), nn.LeakyReLU(0.1))
         self.sr_network = IDRDynamicSRNetwork(
             num_feat=num_feat, num_block=num_block, upscale=upscale, upsampler=upsampler
         )
 
-    def _super_resolve(self, lq: Tensor, idr: Tensor) -> Tensor:
+    def super_resolve(self, lq: Tensor, idr: Tensor) -> Tensor:
         return self.sr_network(lq, self.converter(idr))
 
 
@@ -174,38 +168,13 @@ class KDSR(_KDSRBase):
     The defaults are KDSR-M (x4: 5,795,075 trainable parameters).
 
     Raises:
-        ValueError: a size below 1, or an upscale that the tail does not know.
+        ValueError: a size below 1 (``num_resblock``: below 0), an unknown upsampler or upscale.
     """
 
-    def __init__(
-        self,
-        *,
-        num_feat: int = 64,
-        num_block: int = 53,
-        num_resblock: int = 9,
-        upscale: int = 4,
-        upsampler: str = "pixelshuffle",
-    ) -> None:
-        super().__init__(
-            num_in_ch=3,
-            num_feat=num_feat,
-            num_block=num_block,
-            num_resblock=num_resblock,
-            upscale=upscale,
-            upsampler=upsampler,
-        )
-
-    def forward(self, lq: Tensor) -> Tensor:
-        """Super-resolve: (B, 3, h, w) in [0, 1], h, w >= 1 -> (B, 3, h * upscale, w * upscale), not clamped."""
-        return self._super_resolve(lq, self.estimate_idr(lq))
-
-    def forward_with_idr(self, lq: Tensor) -> KDSROutput:
-        """As ``forward``, with the IDR that guided it (what distillation needs)."""
-        idr = self.estimate_idr(lq)
-        return KDSROutput(self._super_resolve(lq, idr), idr)
+    sees_hr = False
 
     def estimate_idr(self, lq: Tensor) -> Tensor:
-        """The IDR alone: (B, 3, h, w) -> (B, 4 * num_feat)."""
+        """The IDR: (B, 3, h, w) -> (B, 4 * num_feat)."""
         return self.estimator(lq)
 
 
@@ -223,6 +192,7 @@ class KDSRTeacher(_KDSRBase):
         ValueError: a size below 1, or an upscale that the tail does not know.
     """
 
+    sees_hr = True
     setting_code: Tensor
 
     def __init__(
@@ -236,12 +206,7 @@ class KDSRTeacher(_KDSRBase):
         upsampler: str = "pixelshuffle",
     ) -> None:
         super().__init__(
-            num_in_ch=3 + 3 * upscale**2,
-            num_feat=num_feat,
-            num_block=num_block,
-            num_resblock=num_resblock,
-            upscale=upscale,
-            upsampler=upsampler,
+            num_feat=num_feat, num_block=num_block, num_resblock=num_resblock, upscale=upscale, upsampler=upsampler
         )
         self.unshuffle = nn.PixelUnshuffle(upscale)
         self.register_buffer("setting_code", encode_setting(setting))
@@ -251,17 +216,8 @@ class KDSRTeacher(_KDSRBase):
         """Name of the degradation setting, as stored beside the weights ('' if unknown)."""
         return decode_setting(self.setting_code)
 
-    def forward(self, lq: Tensor, gt: Tensor) -> Tensor:
-        """Super-resolve: lq (B, 3, h, w), gt (B, 3, h * upscale, w * upscale), in [0, 1] -> as gt, not clamped."""
-        return self._super_resolve(lq, self.estimate_idr(lq, gt))
-
-    def forward_with_idr(self, lq: Tensor, gt: Tensor) -> KDSROutput:
-        """As ``forward``, with the IDR that guided it."""
-        idr = self.estimate_idr(lq, gt)
-        return KDSROutput(self._super_resolve(lq, idr), idr)
-
     def estimate_idr(self, lq: Tensor, gt: Tensor) -> Tensor:
-        """The IDR alone, what a student is distilled from: (B, 4 * num_feat).
+        """The IDR: lq (B, 3, h, w), gt (B, 3, h * upscale, w * upscale), in [0, 1] -> (B, 4 * num_feat).
 
         Raises:
             ValueError: the HR image is not ``upscale`` times as large as the LR image.

@@ -1,8 +1,8 @@
 """LightBSRTeacher: the network that sees the degradation and learns the IDR by MoCo-style contrast.
 
-Source: LightBSR (ICCV 2025), Sec. 3.1 and 3.4; MoCo (CVPR 2020), Algorithm 1. As in the released code every view passes
-the estimators as a batch of its own, with its own BatchNorm statistics. Unlike it, the keys of all ranks are gathered,
-so that every rank holds the same queue.
+Source: LightBSR (ICCV 2025), Sec. 3.2.1 and Fig. 3; MoCo (CVPR 2020), Algorithm 1. As in the released code every view
+passes the estimators as a batch of its own, with its own BatchNorm statistics. Unlike it, the keys of all ranks are
+gathered, so that every rank holds the same queue.
 """
 
 from typing import NamedTuple
@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .idr import IDR, IDRConverter, IDREstimator
-from .layers import decode_setting, encode_setting
-from .lightbsr import IDRGuidedSRNetwork, LightBSROutput, LightBSRSizes
+from .layers import BlindSRNetwork, decode_setting, encode_setting
+from .lightbsr_arch import IDRGuidedSRNetwork, LightBSRSizes
 
 
 class ContrastOutput(NamedTuple):
-    """What a training step of the teacher needs.
+    """Outputs of a training step of the teacher.
 
     Attributes:
         queries: (B, D, num_idr), L2-normalised, one per view, of the query estimator.
@@ -44,7 +44,7 @@ def _projector(num_idr: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(num_idr, num_idr), nn.LeakyReLU(0.1), nn.Linear(num_idr, num_idr))
 
 
-class LightBSRTeacher(nn.Module):
+class LightBSRTeacher(BlindSRNetwork):
     """LightBSR's teacher: its estimator sees the LR image and the degradation prior.
 
     Args:
@@ -58,10 +58,6 @@ class LightBSRTeacher(nn.Module):
             spatial_modulation, channel_modulation, idr_correction: as in ``LightBSR``.
         queue_size: keys in the queue.
         momentum: m of the key estimator's update, k <- m k + (1 - m) q.
-
-    Attributes:
-        shuffle_keys: with several processes, whether the images that keys are made of change places between them, so
-            that a key's batch statistics are not its query's (MoCo, Sec. 3.3); for BatchNorm that is not synchronised.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -94,24 +90,11 @@ class LightBSRTeacher(nn.Module):
         momentum: float = 0.999,
     ) -> None:
         super().__init__()
-        sizes = LightBSRSizes(
-            num_feat=num_feat,
-            num_group=num_group,
-            num_block=num_block,
-            upscale=upscale,
-            upsampler=upsampler,
-            num_idr=num_idr,
-            num_channel_idr=num_channel_idr,
-            layer_scale_init=layer_scale_init,
-            spatial_modulation=spatial_modulation,
-            channel_modulation=channel_modulation,
-            idr_correction=idr_correction,
-        )
+        sizes = LightBSRSizes.from_arguments(locals())
         if num_prior < 0 or queue_size < 1:
             raise ValueError(f"num_prior is {num_prior} and queue_size {queue_size}, but must be at least 0 and 1")
         self.upscale = upscale
         self.momentum = momentum
-        self.shuffle_keys = False
         self.use_prior = use_prior
         num_in_ch = 3 + num_prior if use_prior else 3
         self.query_estimator = IDREstimator(num_in_ch=num_in_ch, num_idr=num_idr)
@@ -133,17 +116,8 @@ class LightBSRTeacher(nn.Module):
         """Name of the degradation setting, as stored beside the weights ('' if unknown)."""
         return decode_setting(self.setting_code)
 
-    def forward(self, lq: Tensor, degradation_prior: Tensor) -> Tensor:
-        """Super-resolve: lq (B, 3, h, w) in [0, 1], prior (B, P) -> (B, 3, h * upscale, w * upscale), not clamped."""
-        return self.sr_network(lq, self.estimate_idr(lq, degradation_prior))
-
-    def forward_with_idr(self, lq: Tensor, degradation_prior: Tensor) -> LightBSROutput:
-        """As ``forward``, with the IDR that guided it."""
-        idr = self.estimate_idr(lq, degradation_prior)
-        return LightBSROutput(self.sr_network(lq, idr), idr)
-
     def estimate_idr(self, lq: Tensor, degradation_prior: Tensor) -> IDR:
-        """The IDR alone: what a student is distilled from."""
+        """The IDR: lq (B, 3, h, w) in [0, 1], prior (B, P) -> channel (B, C), spatial (B, S, h, w)."""
         h, w = lq.shape[-2:]
         return self.converter(self.query_estimator(lq, degradation_prior if self.use_prior else None), (h, w))
 
@@ -160,7 +134,7 @@ class LightBSRTeacher(nn.Module):
         """
         prior = degradation_prior if self.use_prior else None
         with torch.no_grad():
-            keys = [self._keys(view, prior) for view in views.unbind(1)]
+            keys = [self._embed(self.key_projector, self.key_estimator(view, prior)) for view in views.unbind(1)]
         features = [self.query_estimator(view, prior) for view in views.unbind(1)]
         queries = [self._embed(self.query_projector, f) for f in features]
         sr = None
@@ -171,7 +145,7 @@ class LightBSRTeacher(nn.Module):
 
     @torch.no_grad()
     def update_key_estimator(self) -> None:
-        """Momentum update of the key estimator's parameters; its BatchNorm keeps statistics of its own."""
+        """Momentum update (Eq. 3) of the key estimator's parameters; its BatchNorm keeps statistics of its own."""
         for query, key in self._query_key_parameters():
             key.mul_(self.momentum).add_(query.detach(), alpha=1 - self.momentum)
 
@@ -197,21 +171,6 @@ class LightBSRTeacher(nn.Module):
             (self.query_projector, self.key_projector),
         ):
             yield from zip(query.parameters(), key.parameters(), strict=True)
-
-    def _keys(self, view: Tensor, prior: Tensor | None) -> Tensor:
-        """Keys (B, num_idr) of one view, each in the place of its query."""
-        if not self.shuffle_keys:
-            return self._embed(self.key_projector, self.key_estimator(view, prior))
-        rank, batch = dist.get_rank(), len(view)
-        views, priors = _gather(view), None if prior is None else _gather(prior)  # (world * B, 3, h, w), (.., P)
-        order = torch.randperm(len(views), device=view.device)
-        dist.broadcast(order, 0)
-        mine = order.view(-1, batch)[rank]
-        features = self.key_estimator(views[mine], None if priors is None else priors[mine])
-        shuffled = _gather(self._embed(self.key_projector, features))
-        keys = torch.empty_like(shuffled)
-        keys[order] = shuffled
-        return keys[rank * batch : (rank + 1) * batch]
 
     @staticmethod
     def _embed(projector: nn.Module, features: Tensor) -> Tensor:

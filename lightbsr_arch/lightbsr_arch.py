@@ -1,18 +1,19 @@
 """LightBSR, the student: blind super-resolution guided by an implicit degradation representation (IDR).
 
-Source: LightBSR (ICCV 2025), Sec. 3 and Fig. 3. Where paper and released code differ the code's form is built, since
+Source: LightBSR (ICCV 2025), Sec. 3.1 and Fig. 2. Where paper and released code differ the code's form is built, since
 it is the one that gives Table 3's GFLOPs: the spatial modulation is a 1x1 and a 3x3 convolution (paper: two 3x3).
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .idr import IDR, IDRConverter, IDRCorrectionBlock, IDREstimator, fixed_uniform_noise
-from .layers import ConvNeXtBranch, SRFrame
-from .pooling import Pool, global_average
+from .idr import IDR, IDRConverter, IDRCorrectionBlock, IDREstimator
+from .layers import BlindSRNetwork, ConvNeXtBranch, SRFrame
+from .pooling import Pool, SampledAverages, global_average
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class LightBSRSizes:
         if self.num_idr < 16 or self.num_idr % 16:
             raise ValueError(f"num_idr is {self.num_idr}, but must be a positive multiple of 16 (PixelShuffle(4))")
 
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "LightBSRSizes":
+        """Pick the sizes out of the arguments of a network's constructor."""
+        return cls(**{field.name: arguments[field.name] for field in fields(cls)})
+
     @property
     def num_spatial_idr(self) -> int:
         """Channels of the spatial IDR: PixelShuffle(4) of the estimator's output."""
@@ -53,7 +59,7 @@ class LightBSRSizes:
 
 
 class IDRModulation(nn.Module):
-    """Gate a quarter of the channels by the spatial IDR and the rest by the channel IDR.
+    """Gate a quarter of the channels by the spatial IDR and the rest by the channel IDR (Sec. 3.1.2).
 
     The gated quarter then passes a 5x5 convolution (partial convolution, as in FasterNet). Either gate can be left out
     (Table 2's ablations); its channels then pass as they are.
@@ -95,7 +101,7 @@ class IDRModulation(nn.Module):
 
 
 class IDRAdaptationBlock(nn.Module):
-    """IDR-AB: modulation by the IDR, GELU, then a ConvNeXt branch; the block's input is added at the end."""
+    """IDR-AB (Sec. 3.1.2): modulation by the IDR, GELU, then a ConvNeXt branch; the input is added."""
 
     def __init__(self, sizes: LightBSRSizes) -> None:
         super().__init__()
@@ -108,7 +114,7 @@ class IDRAdaptationBlock(nn.Module):
 
 
 class IDRAdaptationGroup(nn.Module):
-    """IDR-AG: correct the IDRs, run the blocks, a plain ConvNeXt block and a 3x3 convolution, add the input.
+    """IDR-AG (Sec. 3.1.2): correct the IDRs, run the blocks, a ConvNeXt block and a 3x3 convolution, add the input.
 
     The corrected IDRs are returned too: the next group corrects them further.
     """
@@ -134,11 +140,11 @@ class IDRAdaptationGroup(nn.Module):
 
 
 class IDRGuidedSRNetwork(SRFrame):
-    """The part of LightBSR that super-resolves: head, groups, tail; student and teacher share it.
+    """Head, IDR-AGs and tail, for student and teacher.
 
     Shape:
-        lq (B, 3, h, w), IDR -> (B, 3, h * upscale, w * upscale), not clamped; where lq is a tile of a larger image,
-        ``pool`` gives the blocks that image's averages
+        lq (B, 3, h, w), IDR -> (B, 3, h * upscale, w * upscale), not clamped. Where lq is a tile of a larger image, a
+        third argument, ``pool``, gives the blocks that image's averages (``pooling``).
     """
 
     def __init__(self, sizes: LightBSRSizes) -> None:
@@ -151,15 +157,23 @@ class IDRGuidedSRNetwork(SRFrame):
             x, idr = group(x, idr, pool)
         return x
 
+    def sample_averages(self, patches: Tensor, idr: IDR, weights: Tensor) -> Tensor:
+        """Estimate the blocks' global averages in a large image from patches of it.
 
-class LightBSROutput(NamedTuple):
-    """The SR image (B, 3, h * upscale, w * upscale) and the IDR that guided it."""
+        Args:
+            patches: (B, 3, h, w).
+            idr: the large image's channel IDR, and the spatial IDR of every patch.
+            weights: (B, 1, h, w), of every pixel in the averages.
 
-    sr: Tensor
-    idr: IDR
+        Returns:
+            (N, C) for ``GivenAverages``, float32; exact where the patch is the image and all weights are equal.
+        """
+        pool = SampledAverages(weights)
+        self.body(self.head(self.sub_mean(patches)), idr, pool)
+        return pool.averages
 
 
-class LightBSR(nn.Module):
+class LightBSR(BlindSRNetwork):
     """LightBSR's student: sees the LR image alone.
 
     Args:
@@ -174,9 +188,6 @@ class LightBSR(nn.Module):
         spatial_modulation, channel_modulation: whether the blocks are gated by the spatial and by the channel IDR;
             False is an ablation (Table 2).
         idr_correction: whether the groups have IDR-CBs; False is an ablation (Table 2).
-        estimator_noise: an ablation (Table 2) that shows whether the SR network heeds the estimator at all: so much
-            uniform noise, [0, estimator_noise), is added to the estimator's output. The same noise for every image of
-            a size, in training as in testing; meant for test option files.
 
     The defaults are the paper's (x4: 3,259,947 trainable parameters; 205.93 GMACs at a 256x256 LR image).
 
@@ -198,41 +209,15 @@ class LightBSR(nn.Module):
         spatial_modulation: bool = True,
         channel_modulation: bool = True,
         idr_correction: bool = True,
-        estimator_noise: float = 0.0,
     ) -> None:
         super().__init__()
-        sizes = LightBSRSizes(
-            num_feat=num_feat,
-            num_group=num_group,
-            num_block=num_block,
-            upscale=upscale,
-            upsampler=upsampler,
-            num_idr=num_idr,
-            num_channel_idr=num_channel_idr,
-            layer_scale_init=layer_scale_init,
-            spatial_modulation=spatial_modulation,
-            channel_modulation=channel_modulation,
-            idr_correction=idr_correction,
-        )
+        sizes = LightBSRSizes.from_arguments(locals())
         self.upscale = upscale
-        self.estimator_noise = estimator_noise
         self.estimator = IDREstimator(num_in_ch=3, num_idr=num_idr)
         self.converter = IDRConverter(num_idr=num_idr, num_channel_idr=num_channel_idr)
         self.sr_network = IDRGuidedSRNetwork(sizes)
 
-    def forward(self, lq: Tensor) -> Tensor:
-        """Super-resolve: (B, 3, h, w) in [0, 1], h, w >= 1 -> (B, 3, h * upscale, w * upscale), not clamped."""
-        return self.sr_network(lq, self.estimate_idr(lq))
-
-    def forward_with_idr(self, lq: Tensor) -> LightBSROutput:
-        """As ``forward``, with the IDR that guided it (what distillation needs)."""
-        idr = self.estimate_idr(lq)
-        return LightBSROutput(self.sr_network(lq, idr), idr)
-
     def estimate_idr(self, lq: Tensor) -> IDR:
-        """The IDR alone, at a fraction of the cost: (B, 3, h, w) -> channel (B, C), spatial (B, S, h, w)."""
+        """The IDR: (B, 3, h, w) -> channel (B, C), spatial (B, S, h, w)."""
         h, w = lq.shape[-2:]
-        features = self.estimator(lq)
-        if self.estimator_noise:
-            features = features + self.estimator_noise * fixed_uniform_noise(features)
-        return self.converter(features, (h, w))
+        return self.converter(self.estimator(lq), (h, w))

@@ -1,0 +1,46 @@
+"""The CPU's forms against the plain ones: whole networks, inference and gradients."""
+
+import copy
+
+import pytest
+import torch
+
+from lightbsr_arch import LightBSR, LightBSRTeacher, use_cpu_kernels
+from lightbsr_arch.layers import ConvNeXtBranch
+
+SIZES = dict(num_feat=8, num_group=2, num_block=1, num_idr=16, num_channel_idr=6, layer_scale_init=1.0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(1, 1), (80, 70)])  # one strip, two strips
+def test_inference(layout, size):
+    plain = LightBSR(**SIZES).eval()
+    fast = use_cpu_kernels(copy.deepcopy(plain)).to(memory_format=layout)
+    assert type(fast.sr_network.groups[0].branch) is not type(plain.sr_network.groups[0].branch)
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    lq = torch.rand(1, 3, *size)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(lq.contiguous(memory_format=layout)), plain(lq), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients():
+    plain = LightBSRTeacher(**SIZES, queue_size=4).double()
+    fast = use_cpu_kernels(copy.deepcopy(plain))
+    views, prior = torch.rand(2, 2, 3, 9, 8).double(), torch.randn(2, 15).double()
+    for network in (plain, fast):
+        output = network.contrast(views, prior, super_resolve=True)
+        (output.queries[..., 0].sum() + output.sr.square().mean()).backward()
+    for (name, expected), actual in zip(plain.named_parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_mixed_precision_and_graphs_take_the_plain_form():
+    plain = ConvNeXtBranch(num_feat=8, layer_scale_init=1.0)
+    fast, x = use_cpu_kernels(copy.deepcopy(plain)), torch.rand(1, 8, 80, 70)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fast(x), plain(x))
+    sizes = {2: torch.export.Dim("height", min=2, max=512), 3: torch.export.Dim("width", min=2, max=512)}
+    with torch.no_grad():
+        program = torch.export.export(fast, (x,), dynamic_shapes=(sizes,))
+        for y in (x[..., :5, :7], x):
+            torch.testing.assert_close(program.module()(y), plain(y), rtol=1e-4, atol=1e-5)
