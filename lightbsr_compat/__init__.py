@@ -10,7 +10,6 @@ import importlib
 import importlib.resources
 import importlib.util
 import os
-import re
 import sys
 import types
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 import yaml
 
+from .bounded_yaml import OptionLoader, read_yaml
 from .errors import InputError, did_you_mean
 from .files import atomic_save, atomic_write, load_weights_file, remove_unfinished, replaced
 
@@ -57,28 +57,6 @@ def require_basicsr(what: str) -> None:
         )
 
 
-class OptionLoader(yaml.SafeLoader):
-    """YAML's safe loader, which also takes 1e-4 (without a dot) for a number, as YAML 1.2 and everybody does."""
-
-
-OptionLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            options = yaml.load(file, Loader=OptionLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"option file {path!r} cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise InputError(f"option file {path!r} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(options, dict):
-        raise InputError(f"option file {path!r} holds no options (a YAML mapping of names to values)")
-    return options
-
-
 def _packaged_option_files() -> dict[str, str]:
     # The folder is found by its name alone: nothing of the package it lies in is used.
     root = importlib.resources.files("lightbsr.options")
@@ -97,11 +75,13 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _with_base(path: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """The options of a file; where it has ``base: NAME``, merged over the file that this names."""
-    options = _read_yaml(path)
+    options = read_yaml(path)
     if "base" not in options:
         return options
     name = options.pop("base")
-    beside = os.path.join(os.path.dirname(path), str(name))
+    if not isinstance(name, str):
+        raise InputError(f"option file {path!r}: base is {name!r}, but must be a text")
+    beside = os.path.join(os.path.dirname(path), name)
     if os.path.isfile(beside):
         base = beside
     else:
@@ -109,7 +89,7 @@ def _with_base(path: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         if name not in packaged:
             raise InputError(
                 f"option file {path!r}: base is {name!r}, but must be the name of a packaged option file or a path"
-                f" from this file's folder{did_you_mean(str(name), packaged)}"
+                f" from this file's folder{did_you_mean(name, packaged)}"
             )
         base = packaged[name]
     if os.path.realpath(base) in (*seen, os.path.realpath(path)):
@@ -142,8 +122,9 @@ def load_options(path: str | os.PathLike[str], forced: Iterable[str] = ()) -> di
         if not equals or not isinstance(target, dict):
             raise InputError(f"--force_yml {entry!r} is not SECTION:NAME=VALUE with a section of {path!r}")
         try:
-            target[name] = yaml.load(value, Loader=OptionLoader)
-        except (yaml.YAMLError, ValueError):
+            # "None" is null, as in BasicSR.
+            target[name] = None if value.strip().lower() == "none" else yaml.load(value, Loader=OptionLoader)
+        except (yaml.YAMLError, ValueError, TypeError):
             raise InputError(f"--force_yml {entry!r}: {value!r} is not a YAML value") from None
     return options
 

@@ -20,6 +20,14 @@ def add_option_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
     )
+    parser.add_argument(
+        "--import",
+        nargs="+",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="modules of yours to import first, which register networks, losses, metrics or data sets",
+    )
 
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +43,7 @@ def run_pipeline(args: argparse.Namespace, *, is_train: bool) -> int:
     from .option_files import load_checked_options
 
     path = find_option_file(args.opt)
-    load_checked_options(path, args.force_yml, is_train=is_train, launcher=args.launcher)
+    load_checked_options(path, args.force_yml, is_train=is_train, launcher=args.launcher, modules=args.modules)
     argv = ["lightbsr", "-opt", path, "--launcher", args.launcher]
     argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
     argv += ["--force_yml", *args.force_yml] * bool(args.force_yml)
