@@ -121,10 +121,10 @@ def load_options(path: str | os.PathLike[str], forced: Iterable[str] = ()) -> di
             target = target.get(section) if isinstance(target, dict) else None
         if not equals or not isinstance(target, dict):
             raise InputError(f"--force_yml {entry!r} is not SECTION:NAME=VALUE with a section of {path!r}")
+        value = "~" if value.strip().lower() == "none" else value  # as in BasicSR
         try:
-            # "None" is null, as in BasicSR.
-            target[name] = None if value.strip().lower() == "none" else yaml.load(value, Loader=OptionLoader)
-        except (yaml.YAMLError, ValueError, TypeError):
+            target[name] = yaml.load(value, Loader=OptionLoader)
+        except (yaml.YAMLError, ValueError):
             raise InputError(f"--force_yml {entry!r}: {value!r} is not a YAML value") from None
     return options
 
