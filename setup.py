@@ -28,7 +28,7 @@ setup(
     package_data={
         "lightbsr": ["protocols/*.yml", "papers/*.yml", "weights/*.safetensors"],
         "lightbsr.evaluation": ["report.html"],
-        "lightbsr.options": ["train/*.yml", "test/*.yml", "ablation/*.yml"],
+        "lightbsr.options": ["schema.json", "train/*.yml", "test/*.yml", "ablation/*.yml"],
     },
     install_requires=[
         # BasicSR 1.4.2 cannot be built on Python 3.13 and newer (BasicSR#749).
@@ -42,6 +42,7 @@ setup(
         "scikit-learn",
         "lmdb",
         "pyyaml",
+        "pydantic>=2.10",  # declarations of option files
         # The progress bar of `lightbsr upscale` (BasicSR brings it too, but not on Python 3.13).
         "tqdm",
     ],
@@ -51,7 +52,17 @@ setup(
         "openvino": ["lightbsr[onnx]", "openvino"],  # --engine openvino
         # What the tests of docs/integration.md run.
         "integration": ["lightbsr[onnx,openvino]", "spandrel", "realesrgan", "ncnn", "pnnx"],
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm", "scikit-image", "build"],
+        "dev": [
+            "pytest",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+            "types-tqdm",
+            "scikit-image",
+            "build",
+            "jsonschema",
+        ],
         "docs": ["mkdocs-material>=9.5,<10"],
     },
     entry_points={"console_scripts": ["lightbsr = lightbsr_cli:main"]},

@@ -132,7 +132,7 @@ class SecondOrderOptions(Section):
 
 
 class FixedDegradation(Section):
-    """One degradation of a benchmark: ``sigma``, or ``sigma_x``, ``sigma_y`` and ``theta``; and noise."""
+    """One degradation of a benchmark; ``parse_fixed_degradation`` says which entries go together."""
 
     sigma: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Width of an isotropic Gaussian kernel in HR pixels."""
@@ -142,13 +142,10 @@ class FixedDegradation(Section):
     """Angle of an anisotropic kernel in degrees."""
     noise_sigma: Annotated[float, Field(ge=0, le=255)] | None = None
     """Standard deviation of the noise on the 0-255 scale."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "FixedDegradation":
-        given = {"sigma", "sigma_x", "sigma_y", "theta"} & {name for name, value in self if value is not None}
-        if given not in ({"sigma"}, {"sigma_x", "sigma_y", "theta"}):
-            raise InputError("either sigma is needed, or sigma_x, sigma_y and theta")
-        return self
+    downsample: str | None = None
+    """``bicubic`` (the default), or another way of making an image smaller."""
+    jpeg: Annotated[int, Field(ge=1, le=100)] | None = None
+    """JPEG quality; ~ for none."""
 
 
 class DatasetOptions(Section):

@@ -336,7 +336,7 @@ class FileOptions(Section):
 class TwoStageFileOptions(FileOptions):
     """An option file of LightBSR's and KDSR's models."""
 
-    scale: Annotated[int, Field(ge=2, le=4)]
+    scale: Literal[2, 3, 4]
     network_g: Network
     train: TwoStageTrainOptions | None = None
     val: TwoStageValOptions | None = None

@@ -182,12 +182,12 @@ def _sentence(where: tuple[str, ...], error: Any) -> str:
     return f"{name} is {_shown(error['input'])}, but {rule}"
 
 
-def _fields(declaration: type[Section]) -> dict[str, Any]:
+def fields_of(declaration: type[Section]) -> dict[str, Any]:
     """The declared options by the names that they have in option files."""
     return {field.alias or name: field for name, field in declaration.model_fields.items()}
 
 
-def _nested(field: Any) -> type[Section] | None:
+def nested_section(field: Any) -> type[Section] | None:
     """The declaration of an option that is a section."""
     candidates = [field.annotation, *typing.get_args(field.annotation)]
     return next((c for c in candidates if inspect.isclass(c) and issubclass(c, Section)), None)
@@ -244,8 +244,8 @@ class SectionChecker:
         *sections, name = [part for part in loc if part != "[key]"]
         inner: type[Section] | None = declaration
         for section in sections:
-            inner = _nested(_fields(inner)[section]) if inner and section in _fields(inner) else None
-        known = set(_fields(inner)) if inner else set()
+            inner = nested_section(fields_of(inner)[section]) if inner and section in fields_of(inner) else None
+        known = set(fields_of(inner)) if inner else set()
         place = _place([*where, *map(str, sections)])
         if strict or not isinstance(name, str):
             self.findings.append(f"{place}unknown option {_shown(name)}{did_you_mean(str(name), known)}")
@@ -259,7 +259,7 @@ class SectionChecker:
         self, where: tuple[str, ...], options: Any, declaration: type[Section], *, strict: bool
     ) -> None:
         """Check the sections within one whose options are those of their ``type``."""
-        fields = _fields(declaration)
+        fields = fields_of(declaration)
         for name, value in options.items() if isinstance(options, dict) else ():
             field = fields.get(name)
             if field is None:
@@ -268,7 +268,7 @@ class SectionChecker:
                     self.check_typed((*where, name), value, kind)
                 continue
             marker = next((m for m in field.metadata if isinstance(m, Registered)), None)
-            nested = _nested(field)
+            nested = nested_section(field)
             if nested is not None:
                 self._check_typed_sections((*where, name), value, nested, strict=strict)
             elif marker is not None and not marker.many:

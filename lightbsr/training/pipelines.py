@@ -13,9 +13,9 @@ from lightbsr_compat import InputError, require_basicsr
 EXIT_WORKER_DIED = 1
 
 
-def add_option_file_arguments(parser: argparse.ArgumentParser) -> None:
+def add_option_file_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add what ``train``, ``test`` and ``check`` have in common."""
-    parser.add_argument("-opt", required=True, metavar="FILE", help="option file, or the name of a packaged one")
+    parser.add_argument("-opt", required=required, metavar="FILE", help="option file, or the name of a packaged one")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="job launcher")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
