@@ -41,7 +41,7 @@ def _cleaned(schema: Any, *, strict: bool) -> Any:
         many = schema.pop("many")
         rest = {"type": ["object", "null"], "additionalProperties": section} if many else {"allOf": [section]}
         return {**schema, **rest}
-    cleaned = {}
+    cleaned: dict[str, Any] = {}
     for name, value in schema.items():
         if name == "properties":
             cleaned[name] = {option: _cleaned(entry, strict=strict) for option, entry in value.items()}
