@@ -73,12 +73,12 @@ class Findings(list[str]):
         """Run a check that raises InputError, which becomes a finding; returns what it returns, or None."""
         try:
             return check()
-        except MissingImages as error:  # once, whichever sections name them
-            if str(error) not in self.missing_images:
-                self.append(str(error))
-                self.missing_images.append(str(error))
         except InputError as error:
-            self.append(f"{where}{error}")
+            is_missing = isinstance(error, MissingImages)
+            sentence = str(error) if is_missing else f"{where}{error}"
+            if sentence not in self:
+                self.append(sentence)
+                self.missing_images += [sentence] * is_missing
         return None
 
 
