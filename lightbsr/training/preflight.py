@@ -120,7 +120,7 @@ def _missing_sentence(missing: Sequence[str], options: dict[str, Any]) -> str:
     first = missing[0]
     meta_info = options.get("meta_info_file") or options.get("meta_info")
     if meta_info is None:
-        return f"{len(missing)} images are missing, the first is {first!r}"
+        return f"images are missing ({len(missing)}), the first is {first!r}"
     reason = ""
     if "\ufeff" in first:
         reason = ": the file begins with a byte-order mark"
@@ -128,7 +128,7 @@ def _missing_sentence(missing: Sequence[str], options: dict[str, Any]) -> str:
         reason = ": the file has an empty line"
     elif " " in open(meta_info, encoding="utf-8", errors="replace").read().split("(")[0].strip():
         reason = ": BasicSR ends a name at its first space"
-    return f"meta_info {meta_info!r} names {len(missing)} images that are not there, the first is {first!r}{reason}"
+    return f"meta_info {meta_info!r} names images that are not there ({len(missing)}), the first is {first!r}{reason}"
 
 
 def _read(path_or_key: str, root: str, *, is_lmdb: bool) -> bytes | None:

@@ -119,7 +119,7 @@ def test_a_fault_of_pairs_is_named(options, tmp_path, photo, fault):
 
 
 META_INFO = {
-    "absent names": ("0.png\nz.png\n", "names 1 images that are not there, the first is '{0}/hr/z.png'"),
+    "absent names": ("0.png\nz.png\n", "the first is '{0}/hr/z.png'"),
     "an empty line": ("0.png\n\n1.png\n", "the first is '{0}/hr/': the file has an empty line"),
     "a byte-order mark": ("\ufeff0.png\n", "0.png': the file begins with a byte-order mark"),
     "a name with a space": ("a b.png\n", "the first is '{0}/hr/a': BasicSR ends a name at its first space"),
