@@ -88,6 +88,11 @@ def lookup(kind: str, name: str) -> Any:
     return next((registry.get(n) for n in (name, f"{name}_basicsr") if n in registry), None)
 
 
+def registered_names(kind: str) -> list[str]:
+    """The names that ``lookup`` knows, without BasicSR's suffix."""
+    return sorted(name.removesuffix("_basicsr") for name in REGISTRIES[kind].keys())
+
+
 def is_ours(made: Any) -> bool:
     """Whether a class or function is this project's."""
     return getattr(made, "__module__", "").startswith("lightbsr")
@@ -290,13 +295,15 @@ class SectionChecker:
             fault = f"is {_shown(name)}, but must be a text" if "type" in options else "is missing"
             self.findings.append(f"{place}type {fault}")
             return None
+        known: Any
         if kind in ("optimizer", "scheduler"):
             known = self._optimization(kind)
             if known is None:
                 return None
-            made, declaration, strict = known.get(name), known.get(name), True
+            made = declaration = known.get(name)
+            strict = True
         else:
-            known, made = REGISTRIES[kind].keys(), lookup(kind, name)
+            known, made = registered_names(kind), lookup(kind, name)
             declaration, strict = declaration_of(kind, made) if made else (None, True)
         if declaration is None:
             self.findings.append(f"{place}type is {name!r}{did_you_mean(name, known)}")

@@ -25,7 +25,7 @@ from lightbsr_models.options import MODELS, FileOptions
 from lightbsr_models.two_stage_model import check_same, pick_state_dict
 
 from . import preflight
-from .declarations import NOT_IN_FILES, REGISTRIES, Findings, SectionChecker, declaration_of, is_ours, lookup
+from .declarations import NOT_IN_FILES, Findings, SectionChecker, declaration_of, is_ours, lookup, registered_names
 
 # BasicSR's data sets whose objects list their images in ``paths``.
 _LISTING = (PairedImageOptions, SingleImageOptions, RealESRGANOptions)
@@ -61,7 +61,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none"
     model_type = opt.get("model_type")
     model = lookup("model", model_type) if isinstance(model_type, str) else None
     if isinstance(model_type, str) and model is None:
-        findings.append(f"model_type is {model_type!r}{did_you_mean(model_type, REGISTRIES['model'].keys())}")
+        findings.append(f"model_type is {model_type!r}{did_you_mean(model_type, registered_names('model'))}")
     checker = SectionChecker(model, findings)
     names = [base.__name__ for base in inspect.getmro(model)] if model else []
     declaration = next((MODELS[name] for name in names if name in MODELS), FileOptions)
@@ -132,9 +132,8 @@ def _check_dataset(
     scale = opt.get("scale")
     prepared = {**copy.deepcopy(dataset), "phase": phase.split("_")[0]}
     if scale is not None or is_ours(dataset_class):
-        prepared["scale"] = (
-            scale if isinstance(scale, int) and 0 < scale <= 64 else 1
-        )  # a wrong one has its own finding
+        allowed = range(1, 5) if is_ours(dataset_class) else range(1, 65)
+        prepared["scale"] = scale if scale in allowed else 1  # a wrong one has a finding of its own
     for key in ("dataroot_gt", "dataroot_lq"):
         if prepared.get(key) is not None:
             prepared[key] = os.path.expanduser(prepared[key])

@@ -155,7 +155,7 @@ def test_files_in_the_manner_of_basicsrs(tmp_path, text, kinds):
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
-        ("model_type", "RealESRNetModell", "model_type is 'RealESRNetModell'; did you mean 'RealESRNetModel_basicsr'?"),
+        ("model_type", "RealESRNetModell", "model_type is 'RealESRNetModell'; did you mean 'RealESRNetModel'?"),
         ("queue_sise", 180, "option 'queue_sise' is passed on as it is; did you mean 'queue_size'?"),
         (
             "datasets:train:gt_sise",
