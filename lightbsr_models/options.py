@@ -160,7 +160,7 @@ class TwoStageTrainOptions(TrainOptions):
 
     pixel_opt: Loss
     """Loss of the SR image."""
-    idr_pretrain_iter: NoneOrIterations | None = None
+    idr_pretrain_iter: Annotated[int, BeforeValidator(whole), Field(ge=0, le=2**40)] | None = None
     """Iterations of stage 1, which trains the IDR alone."""
     amp: Literal["bf16", "fp16"] | None = None
     """Mixed precision of the networks."""
