@@ -178,7 +178,7 @@ def schema():
 
 @settings(max_examples=EXAMPLES, **QUIET)
 @given(data=st.data())
-def test_any_option_file_is_right_or_refused_in_sentences(right_files, working_folder, capsys, figures, schema, data):
+def test_any_option_file_is_right_or_refused_in_sentences(right_files, working_folder, capsys, schema, data):
     options = copy.deepcopy(right_files[data.draw(st.sampled_from(FILES))])
     model = schema["definitions"].get(options["model_type"].replace("Model", "Options"))
     for _ in range(data.draw(st.integers(0, 2))):  # other options that are declared
@@ -201,7 +201,6 @@ def test_any_option_file_is_right_or_refused_in_sentences(right_files, working_f
             options[path[-1]] = section.pop(path[-1])
     status, errors = check(options, working_folder, capsys)
     assert status == (2 if errors else 0)
-    figures["inputs fuzzed: option files"] += 1
 
 
 # --- YAML ---
@@ -246,11 +245,10 @@ def test_an_option_file_that_is_no_regular_file_is_refused(working_folder, capsy
 
 @settings(max_examples=100, **QUIET)
 @given(text=st.text(max_size=200))
-def test_any_text_is_options_or_an_error(tmp_path_factory, figures, text):
+def test_any_text_is_options_or_an_error(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "fuzzed.yml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     try:
         assert isinstance(load_options(path), dict)
     except InputError as error:
         assert "fuzzed.yml" in str(error)
-    figures["inputs fuzzed: option texts"] += 1
