@@ -60,7 +60,7 @@ def drawn(schema, definitions, depth=0):
         chosen = st.sampled_from(cases) if depth < 4 else st.nothing()
         return chosen.flatmap(
             lambda case: drawn(case["then"], definitions, depth + 1).map(
-                lambda section: {**section, "type": case["if"]["properties"]["type"]["const"]}
+                lambda section: {**(section or {}), "type": case["if"]["properties"]["type"]["const"]}
             )
         )
     kinds = schema.get("type", "null")
