@@ -125,10 +125,6 @@ def _check_dataset(
             findings.append(f"{where}prefetch_mode is 'cpu', but needs num_worker_per_gpu of at least 1")
         if missing:
             return
-    for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items() if phase != "train" else ():
-        function = lookup("metric", str(metric.get("type"))) if isinstance(metric, dict) else None
-        if function and "img2" in inspect.signature(function).parameters and declaration is SingleImageOptions:
-            findings.append(f"val: metrics: {name} needs HR images, but datasets: {phase} has none")
     scale = opt.get("scale")
     prepared = {**copy.deepcopy(dataset), "phase": phase.split("_")[0]}
     if scale is not None or is_ours(dataset_class):
@@ -165,6 +161,7 @@ def _check_dataset(
 def _check_together(findings: Findings, opt: dict[str, Any], model: Any, *, is_train: bool, launcher: str) -> None:
     """What only makes sense once every section is right by itself."""
     _check_networks(findings, opt)
+    _check_metrics(findings, opt)
     path = opt["path"]
     for name, file in path.items():
         if name.startswith(("pretrain_network", "resume_state")) and file is not None:
@@ -201,6 +198,14 @@ def _check_networks(findings: Findings, opt: dict[str, Any]) -> None:
         for option, value in options.items():  # weights of a part: spynet_path, edvr_path, load_path
             if str(option).endswith("_path") and isinstance(value, str) and not os.path.isfile(value):
                 findings.append(f"{name}: {option} is {value!r}, but there is no such file")
+
+
+def _check_metrics(findings: Findings, opt: dict[str, Any]) -> None:
+    metrics = (opt.get("val") or {}).get("metrics") or {}
+    compare = [n for n, m in metrics.items() if "img2" in inspect.signature(lookup("metric", m["type"])).parameters]
+    for phase, dataset in opt["datasets"].items():
+        if phase != "train" and declaration_of("dataset", lookup("dataset", dataset["type"]))[0] is SingleImageOptions:
+            findings.extend(f"val: metrics: {name} needs HR images, but datasets: {phase} has none" for name in compare)
 
 
 def _check_weights(opt: dict[str, Any]) -> None:
