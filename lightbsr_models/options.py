@@ -50,6 +50,7 @@ Loss = Annotated[dict[str, Any], Registered("loss")]
 OptionalLoss = Annotated[dict[str, Any] | None, Registered("loss")]
 Optimizer = Annotated[dict[str, Any], Registered("optimizer")]
 Network = Annotated[dict[str, Any], Registered("arch")]
+OptionalNetwork = Annotated[dict[str, Any] | None, Registered("arch")]
 Sharpened = Literal["pixel_opt", "perceptual_opt", "gan_opt"]
 
 # --- losses ---
@@ -371,7 +372,7 @@ class KDSRStudentOptions(TwoStageFileOptions):
 class LightBSRGANOptions(LightBSRStudentOptions):
     """An option file of ``LightBSRGANModel``."""
 
-    network_d: Network | None = None
+    network_d: OptionalNetwork = None
     path: GANPathOptions
     train: GANTrainOptions | None = None
 
@@ -379,7 +380,7 @@ class LightBSRGANOptions(LightBSRStudentOptions):
 class KDSRGANOptions(KDSRStudentOptions):
     """An option file of ``KDSRGANModel``."""
 
-    network_d: Network | None = None
+    network_d: OptionalNetwork = None
     path: GANPathOptions
     train: KDSRGANTrainOptions | None = None
 

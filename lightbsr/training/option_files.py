@@ -79,6 +79,9 @@ def _missing_sections(opt: dict[str, Any], declaration: Any, *, is_train: bool) 
     if is_train and "network_d" in declaration.model_fields:
         needed.append("network_d")
     findings = [f"{name} is missing" for name in needed if opt.get(name) is None]
+    train_set = opt["datasets"].get("train") if isinstance(opt.get("datasets"), dict) else None
+    if is_train and declaration is not FileOptions and isinstance(train_set, dict) and "degradation" not in train_set:
+        findings.append("datasets: train: degradation is missing")  # a data set of BasicSR's can do without
     val = opt.get("val")
     if is_train and isinstance(val, dict) and val.get("val_freq") is None:
         findings.append("val: val_freq is missing")

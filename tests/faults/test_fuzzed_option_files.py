@@ -72,9 +72,8 @@ def drawn(schema, definitions, depth=0):
 def of_kind(kind, schema, definitions, depth):
     low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
     if kind == "integer":
-        return st.integers(low, high) | st.integers(
-            low, max(low or 0, 8) if high is None else min(max(low or 0, 8), high)
-        )
+        small = max(low or 0, 8) if high is None else min(max(low or 0, 8), high)
+        return st.integers(low, small) | st.integers(low, high)
     if kind == "number":
         return st.floats(low, high, exclude_min="exclusiveMinimum" in schema, allow_nan=False, allow_infinity=False)
     if kind == "array":
