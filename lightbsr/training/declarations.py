@@ -9,7 +9,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from basicsr.models.base_model import BaseModel
@@ -52,7 +52,7 @@ _RULES = {
 
 
 class Findings(list[str]):
-    """Sentences about one option file, each for something that would stop training or testing.
+    """Sentences about one option file, each once, for what would stop training or testing.
 
     Attributes:
         missing_images: those about images that are not there, which leave the rest of the options to be checked.
@@ -69,16 +69,25 @@ class Findings(list[str]):
         """Whether nothing is wrong but that images are not there."""
         return len(self) == len(self.missing_images)
 
+    def append(self, sentence: str) -> None:
+        """Add a sentence that is not there yet."""
+        if sentence not in self:
+            super().append(sentence)
+
+    def extend(self, sentences: Iterable[str]) -> None:
+        """Add the sentences that are not there yet."""
+        for sentence in sentences:
+            self.append(sentence)
+
     def attempt(self, check: Callable[[], Any], where: str = "") -> Any:
         """Run a check that raises InputError, which becomes a finding; returns what it returns, or None."""
         try:
             return check()
         except InputError as error:
-            is_missing = isinstance(error, MissingImages)
-            sentence = str(error) if is_missing else f"{where}{error}"
-            if sentence not in self:
-                self.append(sentence)
-                self.missing_images += [sentence] * is_missing
+            if isinstance(error, MissingImages):
+                where = ""  # several data sets may have the same folder
+                self.missing_images = sorted({*self.missing_images, str(error)})
+            self.append(f"{where}{error}")
         return None
 
 

@@ -105,9 +105,9 @@ def _check_datasets(checker: SectionChecker, opt: dict[str, Any], *, is_train: b
             _check_dataset(checker, str(phase), dataset, opt, full=full)
     if is_train and "train" not in datasets:
         findings.append("datasets: train is missing")
-    scored = Counter(d.get("name") for phase, d in datasets.items() if phase != "train" and isinstance(d, dict))
-    for name, count in scored.items():
-        if isinstance(name, str) and count > 1:
+    names = [d.get("name") for phase, d in datasets.items() if phase != "train" and isinstance(d, dict)]
+    for name, count in Counter(name for name in names if isinstance(name, str)).items():
+        if count > 1:
             findings.append(f"datasets: {count} have the name {name!r}, but scores and pictures need different names")
 
 
