@@ -66,8 +66,8 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = "none"
     names = [base.__name__ for base in inspect.getmro(model)] if model else []
     declaration = next((MODELS[name] for name in names if name in MODELS), FileOptions)
     checker.check((), opt, declaration, strict=is_ours(model) and declaration is not FileOptions, reader=model)
-    findings.extend(_missing_sections(opt, declaration, is_train=is_train))
     _check_datasets(checker, opt, is_train=is_train, full=full)
+    findings.extend(_missing_sections(opt, declaration, is_train=is_train))
     if findings.options_are_right:
         _check_together(findings, opt, model, is_train=is_train, launcher=launcher)
     return findings
