@@ -22,7 +22,7 @@ from lightbsr_data import build_degrader, kernel_basis
 
 QUIET = dict(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 # More examples: LIGHTBSR_FUZZ=1000 python -m pytest tests/faults/test_fuzzed_option_files.py
-EXAMPLES = int(os.environ.get("LIGHTBSR_FUZZ", 40))
+EXAMPLES = int(os.environ.get("LIGHTBSR_FUZZ", 100))
 SECONDS = 120  # for one option file, on a machine that does other things too
 DAMAGES = [None, True, -1, 10**12, 0.5, math.nan, math.inf, "", "x", "a" * 500, "../..", "\x00", [], [[]], {}, {1: 2}]
 DAMAGES += [{"type": "x"}, {"type": None}, {"type": "L1Loss"}, {"sigma": -1}, {"name": "a"}, "{}", "~x", "import os"]
