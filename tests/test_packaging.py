@@ -27,7 +27,7 @@ FOLDERS = {
     "lightbsr_models": "lightbsr_models",
     "options": "lightbsr/options",
 }
-PACKAGED = (".py", ".yml", ".html", ".safetensors", ".typed")
+PACKAGED = (".py", ".yml", ".json", ".html", ".safetensors", ".typed")
 
 
 def build(source, out, *what):

@@ -243,6 +243,18 @@ def test_only_near_names_are_suggested(name, known, expected):
     assert nearest(name, known) == expected
 
 
+def test_a_degradation_may_be_a_mapping_of_ranges(options):
+    options["network_g"].update(SIZES)
+    options["path"]["pretrain_network_teacher"] = None  # made for another setting
+    train = options["datasets"]["train"]
+    train["degradation"] = {"isotropic": True, "sigma": [0.5, 2.0], "noise_sigma": [0, 10]}
+    findings = check_options(options, is_train=True)
+    assert [f for f in findings if "teacher" not in f] == []
+    train["degradation"] = {"isotropic": True, "sigm": [0.5, 2.0]}
+    (finding,) = check_options(options, is_train=True)
+    assert finding.startswith("datasets: train: degradation") and "did you mean 'sigma'?" in finding
+
+
 def test_iterations_are_written_as_yaml_means_them(options):
     options["val"]["val_freq"] = options["logger"]["save_checkpoint_freq"] = 5e3
     options["train"]["scheduler"]["warmup_iter"] = -1  # BasicSR's way to say none
