@@ -74,6 +74,12 @@ class Section(BaseModel):
     )
 
 
+class DerivedSection(Section):
+    """Base of declarations that are made from signatures, which have no docstrings beneath their fields."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 @dataclass(frozen=True)
 class Registered:
     """Marks a section whose ``type`` names a class or function: its other options are those of that type.
@@ -300,7 +306,11 @@ class FFHQOptions(ImageOptions):
     gt_size: Count | None = None
 
 
-class _VideoOptions(ImageOptions):
+class VideoOptions(ImageOptions):
+    """BasicSR's video data sets; what else they read is passed on."""
+
+    in_training = (*DatasetOptions.in_training, "gt_size", "num_frame", "meta_info_file")
+
     dataroot_gt: Path
     dataroot_lq: Path
     dataroot_flow: Path | None = None
@@ -308,30 +318,6 @@ class _VideoOptions(ImageOptions):
     num_frame: Annotated[int, Field(ge=-1, le=2**20)] | None = None
     """Frames of a clip; -1 for all."""
     gt_size: Count | None = None
-    use_hflip: bool | None = None
-    use_rot: bool | None = None
-    random_reverse: bool | None = None
-    interval_list: list[Count] | None = None
-    flip_sequence: bool | None = None
-    val_partition: Literal["REDS4", "official"] | None = None
-    test_mode: bool | None = None
-    cache_data: bool | None = None
-    padding: Literal["replicate", "reflection", "reflection_circle", "circle"] | None = None
-    use_duf_downsampling: bool | None = None
-
-
-class VideoClipOptions(_VideoOptions):
-    """BasicSR's REDS and Vimeo-90K data sets for training."""
-
-    meta_info_file: Path
-    gt_size: Count
-    num_frame: Annotated[int, Field(ge=-1, le=2**20)]
-
-
-class VideoTestOptions(_VideoOptions):
-    """BasicSR's video data sets for validation."""
-
-    cache_data: bool
 
 
 # By the name of the class, as BasicSR registers it.
@@ -343,12 +329,9 @@ DATASETS: dict[str, type[DatasetOptions]] = {
     "SingleImageDataset": SingleImageOptions,
     "RealESRGANDataset": RealESRGANOptions,
     "FFHQDataset": FFHQOptions,
-    "REDSDataset": VideoClipOptions,
-    "REDSRecurrentDataset": VideoClipOptions,
-    "Vimeo90KDataset": VideoClipOptions,
-    "Vimeo90KRecurrentDataset": VideoClipOptions,
-    "VideoTestDataset": VideoTestOptions,
-    "VideoTestVimeo90KDataset": VideoTestOptions,
-    "VideoTestDUFDataset": VideoTestOptions,
-    "VideoRecurrentTestDataset": VideoTestOptions,
+    **dict.fromkeys(
+        ("REDSDataset", "REDSRecurrentDataset", "Vimeo90KDataset", "Vimeo90KRecurrentDataset"), VideoOptions
+    ),
+    **dict.fromkeys(("VideoTestDataset", "VideoTestVimeo90KDataset", "VideoTestDUFDataset"), VideoOptions),
+    "VideoRecurrentTestDataset": VideoOptions,
 }

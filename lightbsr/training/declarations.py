@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, create_model
 from lightbsr_compat import InputError, did_you_mean
 from lightbsr_compat.errors import nearest
 from lightbsr_data.images import MissingImages
-from lightbsr_data.options import DATASETS, Count, DatasetOptions, Number, Registered, Section
+from lightbsr_data.options import DATASETS, Count, DatasetOptions, DerivedSection, Number, Registered, Section
 from lightbsr_models.options import LOSSES, OPTIMIZERS, SCHEDULERS
 
 REGISTRIES = {
@@ -137,7 +137,7 @@ def _signature_declaration(kind: str, made: Any) -> tuple[type[Section], bool]:
             # Field names of pydantic's models are restricted; aliases are not.
             fields[f"option_{number}"] = (_option_type(hints.get(name)), Field(default, alias=name))
     takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return create_model(made.__name__, __base__=Section, **fields), not takes_others
+    return create_model(made.__name__, __base__=DerivedSection, **fields), not takes_others
 
 
 def _option_type(hint: Any) -> Any:

@@ -21,7 +21,7 @@ from lightbsr_arch import network_options
 from lightbsr_compat import InputError, did_you_mean, load_options, load_weights_file
 from lightbsr_compat.training import load_training_state
 from lightbsr_data.options import PairedImageOptions, RealESRGANOptions, SingleImageOptions
-from lightbsr_models.options import MODELS, FileOptions
+from lightbsr_models.file_options import MODELS, FileOptions
 from lightbsr_models.two_stage_model import check_same, pick_state_dict
 
 from . import preflight
