@@ -213,7 +213,7 @@ def _check_metrics(findings: Findings, opt: dict[str, Any]) -> None:
 
 def _check_weights(opt: dict[str, Any]) -> None:
     """Raise InputError where ``pretrain_network_g`` holds another network than the option file describes."""
-    path, section = opt["path"]["pretrain_network_g"], opt["network_g"]
+    path, section = os.path.expanduser(opt["path"]["pretrain_network_g"]), opt["network_g"]
     state_dict = pick_state_dict(load_weights_file(path), path, opt["path"].get("param_key_g") or "params")
     try:
         network_class, stored = network_options(state_dict)
