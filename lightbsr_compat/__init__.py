@@ -4,10 +4,11 @@ Importing it imports neither PyTorch nor BasicSR. It lets BasicSR find the torch
 """
 
 from .basicsr_package import has_basicsr, register, require_basicsr
+from .bounded_yaml import OptionLoader
 from .errors import InputError, did_you_mean
 from .files import atomic_save, atomic_write, load_weights_file, remove_unfinished
 from .functional_tensor import install_functional_tensor
-from .yaml_options import OptionLoader, load_options, split_force_yml
+from .yaml_options import load_options, split_force_yml
 
 __all__ = [
     "InputError",

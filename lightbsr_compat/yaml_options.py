@@ -3,35 +3,13 @@
 import argparse
 import importlib.resources
 import os
-import re
 from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
+from .bounded_yaml import OptionLoader, read_yaml
 from .errors import InputError, did_you_mean
-
-
-class OptionLoader(yaml.SafeLoader):
-    """YAML's safe loader, which also takes 1e-4 (without a dot) for a number, as YAML 1.2 and everybody does."""
-
-
-OptionLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            options = yaml.load(file, Loader=OptionLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"option file {path!r} cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise InputError(f"option file {path!r} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(options, dict):
-        raise InputError(f"option file {path!r} holds no options (a YAML mapping of names to values)")
-    return options
 
 
 def _packaged_option_files() -> dict[str, str]:
@@ -60,7 +38,7 @@ def _merged(base: dict[str, Any], changes: dict[str, Any], section: str = "") ->
 
 def _with_base(path: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """The options of a file; where it has ``base: NAME``, merged over the file that this names."""
-    options = _read_yaml(path)
+    options = read_yaml(path)
     if "base" not in options:
         return options
     name = options.pop("base")

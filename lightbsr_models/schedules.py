@@ -24,6 +24,7 @@ def two_stage_cosine(
     Returns:
         The factor of iteration ``step`` + 1 (torch counts schedulers' steps from 0).
     """
+    warmup_iter = max(0, warmup_iter)  # -1 is BasicSR's way to say 0
 
     def factor(step: int) -> float:
         iteration = step + 1

@@ -28,7 +28,7 @@ FOLDERS = {
     "lightbsr_models": "lightbsr_models",
     "options": "lightbsr/options",
 }
-PACKAGED = (".py", ".yml", ".html", ".safetensors", ".typed", ".md")
+PACKAGED = (".py", ".yml", ".json", ".html", ".safetensors", ".typed", ".md")
 
 
 def build(source, out, *what):

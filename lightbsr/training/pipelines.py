@@ -49,12 +49,20 @@ def test_pipeline(root_path: str) -> None:
         basicsr.test.test_pipeline(root_path)
 
 
-def add_option_file_arguments(parser: argparse.ArgumentParser) -> None:
+def add_option_file_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add what ``train``, ``test`` and ``check`` have in common."""
-    parser.add_argument("-opt", required=True, metavar="FILE", help="option file, or the name of a packaged one")
+    parser.add_argument("-opt", required=required, metavar="FILE", help="option file, or the name of a packaged one")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="job launcher")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
+    )
+    parser.add_argument(
+        "--import",
+        nargs="+",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="modules of yours to import first, which register networks, losses, metrics or data sets",
     )
 
 
@@ -75,7 +83,7 @@ def run_pipeline(args: argparse.Namespace, *, is_train: bool) -> int:
     from .option_files import load_checked_options
 
     path = find_option_file(args.opt)
-    load_checked_options(path, args.force_yml, is_train=is_train, launcher=args.launcher)
+    load_checked_options(path, args.force_yml, is_train=is_train, launcher=args.launcher, modules=args.modules)
     argv = ["lightbsr", "-opt", path, "--launcher", args.launcher]
     argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
     argv += ["--force_yml", *args.force_yml] * bool(args.force_yml)

@@ -1,169 +1,255 @@
-"""What would fail later for a reason outside the option file: images, resources, an unusable resume state.
+"""Checks of what lies outside an option file: images, devices, packages, the launcher's environment, downloads.
 
-``option_files`` asks for it before BasicSR sees the options, and so before it renames a previous experiment's folder.
+``option_files`` calls them before BasicSR sees the options, and so before it renames a previous experiment's folder.
 """
 
+import copy
+import importlib.util
 import inspect
 import math
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import lmdb
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 
 from lightbsr_compat import InputError
-from lightbsr_models.speed import sr_parts
+from lightbsr_compat.images import decode_rgb8
+from lightbsr_data.images import MissingImages, check_lmdb
 
 SAMPLED_IMAGES = 16
-_GIB = 2**30
-_LARGEST_SIZE = 2**20  # of a network's option: a trillion blocks would be built for ever
+_MAX_BLOCKS = 1024  # of one of our networks; building it takes milliseconds a block
+_LAUNCHERS = {
+    "pytorch": (("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"), "WORLD_SIZE"),
+    "slurm": (("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST"), "SLURM_NTASKS"),
+}
 
 
 def world_size(launcher: str) -> int:
-    """How many processes the launcher has started."""
-    variable = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}.get(launcher)
-    return int(os.environ.get(variable, 1)) if variable else 1
+    """Number of processes that the launcher has started.
+
+    Raises:
+        InputError: a variable that the launcher sets is missing, or is no number.
+    """
+    if launcher == "none":
+        return 1
+    variables, size = _LAUNCHERS[launcher]
+    for name in variables:
+        value = os.environ.get(name)
+        if value is None:
+            starter = "torchrun" if launcher == "pytorch" else "srun"
+            raise InputError(f"--launcher {launcher} needs the environment variable {name}, which {starter} sets")
+        if name not in ("MASTER_ADDR", "SLURM_NODELIST") and not (value.isascii() and value.isdigit()):
+            raise InputError(f"--launcher {launcher}: environment variable {name} is {value!r}, but must be a number")
+    return max(1, int(os.environ[size]))
+
+
+def _sample(count: int, *, full: bool) -> range:
+    return range(0, count, 1 if full else max(1, math.ceil(count / SAMPLED_IMAGES)))
 
 
 def image_findings(dataset: Any, *, full: bool) -> Iterator[str]:
-    """What is wrong with the images of one of our datasets: all of them, or some spread evenly over them.
+    """Faults of the images of one of our data sets: of all, or of some spread evenly over them.
 
     Args:
         dataset: with ``check_item(index)``, which raises InputError.
         full: look at all images.
     """
-    count = len(dataset)
-    step = 1 if full else max(1, math.ceil(count / SAMPLED_IMAGES))
-    for index in range(0, count, step):
+    for index in _sample(len(dataset), full=full):
         try:
             dataset.check_item(index)
         except InputError as error:
             yield str(error)
 
 
-def build_on_meta(network_class: Any, network_opt: dict[str, Any]) -> torch.nn.Module:
-    """A network of an option file's section without any memory for its weights.
+# --- BasicSR's data sets ---
+
+
+def check_roots(options: dict[str, Any]) -> bool:
+    """Check that the folders, LMDBs and meta_info files of a data set are there; returns True.
+
+    Raises:
+        MissingImages: a folder is not there.
+        InputError: an LMDB or a meta_info file cannot be used.
+    """
+    is_lmdb = options["io_backend"]["type"] == "lmdb"
+    for key in sorted(key for key in options if key.startswith("dataroot") and options[key] is not None):
+        root = options[key]
+        if not os.path.isdir(root):
+            raise MissingImages(f"{key} {root!r} is no folder")
+        if is_lmdb:
+            files = ("data.mdb", "meta_info.txt")
+            missing = [name for name in files if not os.path.isfile(os.path.join(root, name))]
+            if missing:
+                raise InputError(f"{key} {root!r} is no LMDB: it holds no {missing[0]}")
+            if not root.endswith(".lmdb"):
+                raise InputError(f"{key} is {root!r}, but BasicSR wants an LMDB's name to end with .lmdb")
+            check_lmdb(root, f"{key} {root!r}")
+    for key in ("meta_info", "meta_info_file"):
+        if options.get(key) is not None and not os.path.isfile(options[key]):
+            raise InputError(f"{key} is {options[key]!r}, but there is no such file")
+    return True
+
+
+def listed_images(dataset_class: Any, options: dict[str, Any]) -> list[dict[str, str]]:
+    """The images of a data set of BasicSR's with ``paths``, as it lists them itself: path or key by ``gt`` and ``lq``.
+
+    Raises:
+        InputError: the data set refuses its options, or names images that are not there.
+    """
+    try:
+        paths = dataset_class(copy.deepcopy(options)).paths
+    except (AssertionError, ValueError, LookupError, TypeError, OSError) as error:
+        raise InputError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+    only = "lq" if "dataroot_gt" not in options else "gt"
+    images = [
+        {key.removesuffix("_path"): path for key, path in entry.items()} if isinstance(entry, dict) else {only: entry}
+        for entry in paths
+    ]
+    if not images:
+        raise InputError(f"dataroot_{only} {options[f'dataroot_{only}']!r} holds no image")
+    if options["io_backend"]["type"] == "disk":
+        missing = [path for entry in images for path in entry.values() if not os.path.isfile(path)]
+        if missing:
+            raise InputError(_missing_sentence(missing, options))
+    return images
+
+
+def _missing_sentence(missing: Sequence[str], options: dict[str, Any]) -> str:
+    first = missing[0]
+    meta_info = options.get("meta_info_file") or options.get("meta_info")
+    if meta_info is None:
+        return f"images are missing ({len(missing)}), the first is {first!r}"
+    reason = ""
+    if "\ufeff" in first:
+        reason = ": the file begins with a byte-order mark"
+    elif os.path.isdir(first) or not os.path.basename(first):
+        reason = ": the file has an empty line"
+    elif " " in open(meta_info, encoding="utf-8", errors="replace").read().split("(")[0].strip():
+        reason = ": BasicSR ends a name at its first space"
+    return f"meta_info {meta_info!r} names images that are not there ({len(missing)}), the first is {first!r}{reason}"
+
+
+def _read(path_or_key: str, root: str, *, is_lmdb: bool) -> bytes | None:
+    if not is_lmdb:
+        with open(path_or_key, "rb") as file:
+            return file.read()
+    with lmdb.open(root, readonly=True, lock=False, readahead=False) as database, database.begin() as transaction:
+        return transaction.get(path_or_key.encode("ascii"))
+
+
+def listed_image_findings(images: list[dict[str, str]], options: dict[str, Any], *, full: bool) -> Iterator[str]:
+    """Faults of images of a data set of BasicSR's: unreadable, too small, LR and GT that do not fit.
+
+    Args:
+        images: as ``listed_images`` returns them.
+        options: of the data set, with ``scale`` and ``phase``.
+        full: decode all images, not a sample.
+    """
+    is_lmdb = options["io_backend"]["type"] == "lmdb"
+    for index in _sample(len(images), full=full):
+        sizes = {}
+        for kind, path in images[index].items():
+            try:
+                data = _read(path, options[f"dataroot_{kind}"], is_lmdb=is_lmdb)
+                height, width = decode_rgb8(data, path).shape[:2]
+                sizes[kind] = (width, height)
+            except (InputError, OSError, lmdb.Error, UnicodeEncodeError) as error:
+                yield str(error)
+        if len(sizes) == len(images[index]):
+            yield from _size_findings(sizes, images[index], options)
+
+
+def _size_findings(sizes: dict[str, tuple[int, int]], paths: dict[str, str], options: dict[str, Any]) -> Iterator[str]:
+    """Sizes (width, height) of one item against the scale and ``gt_size``."""
+    is_train, scale = options["phase"] == "train", options.get("scale") or 1
+    if "lq" in sizes and "gt" in sizes:
+        expected = tuple(scale * side for side in sizes["lq"])
+        fits = sizes["gt"] == expected if is_train else all(a >= b for a, b in zip(sizes["gt"], expected, strict=True))
+        if not fits:
+            gt, lq = ("{}x{}".format(*sizes[kind]) for kind in ("gt", "lq"))
+            yield f"image {paths['gt']!r} is {gt}, but must be {scale} times {paths['lq']!r}, which is {lq}"
+            return
+        gt_size = options.get("gt_size")
+        if is_train and gt_size and min(sizes["gt"]) < gt_size:
+            gt = "{}x{}".format(*sizes["gt"])
+            yield f"image {paths['gt']!r} is {gt}, but both sides must be at least gt_size, {gt_size}"
+
+
+# --- this machine ---
+
+
+def device_findings(opt: dict[str, Any]) -> Iterator[str]:
+    """GPUs that are asked for and not there."""
+    has_gpu = torch.cuda.is_available()
+    if opt["num_gpu"] not in (0, "auto") and not has_gpu:
+        yield f"num_gpu is {opt['num_gpu']}, but PyTorch finds no GPU here (0 trains and tests on the CPU)"
+    for phase, dataset in opt["datasets"].items():
+        if dataset.get("prefetch_mode") == "cuda" and (not has_gpu or opt["num_gpu"] == 0):
+            yield f"datasets: {phase}: prefetch_mode is 'cuda', but needs a GPU"
+
+
+def package_findings(opt: dict[str, Any]) -> Iterator[str]:
+    """Packages and compilers that are asked for and not there."""
+    logger = opt.get("logger") or {}
+    with_tensorboard = logger.get("use_tb_logger")
+    if with_tensorboard and importlib.util.find_spec("tensorboard") is None:
+        yield "logger: use_tb_logger is true, but the package tensorboard is not installed"
+    if (logger.get("wandb") or {}).get("project") is not None:
+        if not with_tensorboard:
+            yield "logger: wandb is given, but needs use_tb_logger: true, whose log it sends"
+        if importlib.util.find_spec("wandb") is None:
+            yield "logger: wandb is given, but the package wandb is not installed (pip install wandb)"
+    if not (opt.get("train") or {}).get("compile"):
+        return
+    if opt["num_gpu"] == 0 or not torch.cuda.is_available():
+        if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "c++", "clang++", "cl"))):
+            yield "train: compile is true, but no C++ compiler is found, which it needs on the CPU"
+    elif importlib.util.find_spec("triton") is None:
+        yield "train: compile is true, but the package triton is not installed, which it needs on a GPU"
+
+
+def download_warnings(opt: dict[str, Any]) -> Iterator[str]:
+    """Weights that BasicSR downloads at the start, and the paths where it looks for them."""
+    from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
+    from torchvision.models import get_model_weights
+
+    with_vgg = {
+        f"train: {name}": loss for name, loss in (opt.get("train") or {}).items() if _is(loss, "PerceptualLoss")
+    }
+    with_vgg |= {name: network for name, network in opt.items() if _is(network, "DFDNet")}
+    for where, section in with_vgg.items():
+        try:
+            url = get_model_weights(str(section.get("vgg_type", "vgg19"))).DEFAULT.url  # type: ignore[attr-defined]
+        except ValueError:  # no such network, which BasicSR says
+            continue
+        cached = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+        if not os.path.exists(VGG_PRETRAIN_PATH) and not os.path.exists(cached):
+            yield (
+                f"{where}: the weights of its VGG network are neither {VGG_PRETRAIN_PATH!r} nor {cached!r}: they are"
+                " downloaded at the start"
+            )
+
+
+def _is(section: Any, type_name: str) -> bool:
+    return isinstance(section, dict) and section.get("type") == type_name
+
+
+def build_on_meta(network_class: Any, network_opt: dict[str, Any]) -> None:
+    """Build a network of an option file's section without any memory for its weights.
 
     Raises:
         InputError: options that the network refuses.
     """
-    for name, value in network_opt.items():
-        if isinstance(value, int) and value > _LARGEST_SIZE:
-            raise InputError(f"{network_class.__name__}: {name} is {value}, but must be at most {_LARGEST_SIZE}")
+    accepted = inspect.signature(network_class).parameters
+    blocks = math.prod(network_opt[name] for name in ("num_group", "num_block", "num_resblock") if name in network_opt)
+    if blocks > _MAX_BLOCKS:
+        raise InputError(f"{network_class.__name__} would have {blocks:,} blocks, but may have {_MAX_BLOCKS:,}")
     try:
         with torch.device("meta"):
-            return network_class(**{name: value for name, value in network_opt.items() if name != "type"})
+            network_class(**{name: value for name, value in network_opt.items() if name in accepted})
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{network_class.__name__} cannot be built: {reason}") from None
-
-
-def _bytes(tensors: Iterable[torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _activation_bytes(network: torch.nn.Module, batch: int, size: int, *, checkpointing: bool) -> int:
-    """What the layers of a network on the meta device put out for a batch of LR images: nothing is computed.
-
-    Args:
-        checkpointing: the SR network's parts keep their inputs alone, and what the largest of them puts out is there
-            for the time that it is computed again.
-    """
-    inputs = dict(
-        lq=(batch, 3, size, size),
-        gt=(batch, 3, size * getattr(network, "upscale", 1), size * getattr(network, "upscale", 1)),
-        degradation_prior=(batch, getattr(network, "num_prior", 15)),
-    )
-    parts = sr_parts(network) if checkpointing else []
-    place = {layer: number for number, part in enumerate(parts) for layer in part.modules()}
-    kept: Counter[int | None] = Counter()
-
-    def count(module: Any, args: Any, output: Any) -> None:
-        kept[place.get(module)] += _bytes([output]) if isinstance(output, torch.Tensor) else 0
-
-    def count_input(module: Any, args: Any) -> None:
-        kept[None] += _bytes([args[0]])
-
-    for module in network.modules():
-        if not list(module.children()):
-            module.register_forward_hook(count)
-    for part in parts:
-        part.register_forward_pre_hook(count_input)
-    names = list(inspect.signature(network.forward).parameters)
-    network(*(torch.empty(inputs[name], device="meta") for name in names))
-    return kept.pop(None) + max(kept.values(), default=0)
-
-
-def training_bytes(opt: dict[str, Any]) -> tuple[int, int]:
-    """Estimates for training one of our networks: memory of a process, and disk space of one saved checkpoint.
-
-    Memory: weights, gradients, Adam's two moments, average, and every layer's output once; in two thirds of the bytes
-    under ``amp``, which leaves some layers in float32, and with ``checkpointing`` what that keeps.
-    Disk: weights, average, Adam's moments. Optimizers that keep less take less.
-    """
-    dataset, train = opt["datasets"]["train"], opt["train"]
-    network = build_on_meta(ARCH_REGISTRY.get(opt["network_g"]["type"]), opt["network_g"])
-    weights = _bytes(network.state_dict().values())
-    averages = weights if train.get("ema_decay") else 0
-    size, batch = dataset["gt_size"] // opt["scale"], dataset["batch_size_per_gpu"]
-    activations = _activation_bytes(network, batch, size, checkpointing=bool(train.get("checkpointing")))
-    if train.get("amp"):
-        activations = activations * 2 // 3
-    return 4 * weights + averages + activations, 3 * weights + averages
-
-
-def _available_memory(num_gpu: Any) -> tuple[int, str]:
-    """Bytes of memory for a training process, and what it is the memory of."""
-    if num_gpu != 0:
-        return torch.cuda.get_device_properties(0).total_memory, "the GPU"
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine"
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return 2**62, "this machine"
-
-
-def _saves(opt: dict[str, Any]) -> int:
-    """How many checkpoints a run leaves on the disk."""
-    logger = opt["logger"]
-    saves = opt["train"]["total_iter"] // logger["save_checkpoint_freq"]
-    return min(saves, logger.get("keep_checkpoints") or saves) + 1
-
-
-def resource_findings(opt: dict[str, Any], *, is_train: bool) -> list[str]:
-    """Whether this machine has what a right option file asks for: GPU, memory, disk space."""
-    num_gpu = opt["num_gpu"]
-    if num_gpu == "auto":
-        num_gpu = torch.cuda.device_count()
-    if num_gpu != 0 and not torch.cuda.is_available():
-        return [f"num_gpu is {num_gpu}, but PyTorch finds no GPU here (0 trains and tests on the CPU)"]
-    if not is_train or not ARCH_REGISTRY.get(opt["network_g"]["type"]).__module__.startswith("lightbsr_arch"):
-        return []
-    findings = []
-    memory, checkpoint = training_bytes(opt)
-    available, owner = _available_memory(num_gpu)
-    if memory > available:
-        findings.append(
-            f"training needs about {memory / _GIB:.1f} GiB of memory, but {owner} has {available / _GIB:.1f} GiB:"
-            " lower batch_size_per_gpu or gt_size"
-        )
-    needed, free = checkpoint * _saves(opt), shutil.disk_usage(os.getcwd()).free
-    if needed > free:
-        findings.append(
-            f"{_saves(opt)} checkpoints of about {checkpoint / 2**20:.0f} MiB need {needed / _GIB:.1f} GiB, but"
-            f" {free / _GIB:.1f} GiB of the disk are free: set logger: keep_checkpoints, or save_checkpoint_freq higher"
-        )
-    if not os.access(os.getcwd(), os.W_OK):
-        findings.append("the current folder cannot be written to, but experiments/ is made in it")
-    return findings
-
-
-def summary(opt: dict[str, Any], *, is_train: bool) -> str:
-    """What ``lightbsr check`` says of an option file without findings."""
-    if not is_train or not ARCH_REGISTRY.get(opt["network_g"]["type"]).__module__.startswith("lightbsr_arch"):
-        return "no findings"
-    memory, checkpoint = training_bytes(opt)
-    disk = checkpoint * _saves(opt)
-    return f"no findings; about {memory / _GIB:.2f} GiB of memory a process, {disk / _GIB:.2f} GiB of disk"

@@ -1,0 +1,257 @@
+"""Option files drawn from the declarations and damaged, and YAML that is too much: sentences, no tracebacks."""
+
+import contextlib
+import copy
+import functools
+import math
+import os
+import signal
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import lightbsr_cli as cli
+from lightbsr.packaged import packaged_options
+from lightbsr.training.schema import option_schema
+from lightbsr_arch import KDSRTeacher, LightBSRTeacher
+from lightbsr_compat import InputError, load_options
+from lightbsr_data import build_degrader, kernel_basis
+
+QUIET = dict(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+# More examples: LIGHTBSR_FUZZ=1000 python -m pytest tests/faults/test_fuzzed_option_files.py
+EXAMPLES = int(os.environ.get("LIGHTBSR_FUZZ", 100))
+SECONDS = 120  # for one option file, on a machine that does other things too
+DAMAGES = [None, True, -1, 10**12, 0.5, math.nan, math.inf, "", "x", "a" * 500, "../..", "\x00", [], [[]], {}, {1: 2}]
+DAMAGES += [{"type": "x"}, {"type": None}, {"type": "L1Loss"}, {"sigma": -1}, {"name": "a"}, "{}", "~x", "import os"]
+FILES = ["lightbsr_teacher_x4_iso", "lightbsr_student_x4_iso", "kdsr_gan_x4_real_world", "bicubic_x4_iso"]
+
+
+def paths(node, at=()):
+    """The path of every value in a nested dictionary."""
+    for key, value in node.items():
+        yield (*at, key)
+        if isinstance(value, dict):
+            yield from paths(value, (*at, key))
+
+
+def section_of(options, path):
+    """The innermost section on a path that is there."""
+    for key in path[:-1]:
+        if not isinstance(options.get(key), dict):
+            return options
+        options = options[key]
+    return options
+
+
+def drawn(schema, definitions, depth=0):
+    """A strategy for values that fit a JSON schema of ``option_schema``'s kind."""
+    if "$ref" in schema:
+        return drawn(definitions[schema["$ref"].rpartition("/")[2]], definitions, depth)
+    if "const" in schema or "enum" in schema:
+        return st.sampled_from(schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return st.one_of([drawn(choice, definitions, depth) for choice in schema["anyOf"]])
+    if "allOf" in schema and "properties" not in schema:
+        return drawn(schema["allOf"][0], definitions, depth)
+    cases = [case for case in schema.get("allOf", []) if "const" in str(case["if"])]
+    if cases:  # a section of a certain type
+        chosen = st.sampled_from(cases) if depth < 4 else st.nothing()
+        return chosen.flatmap(
+            lambda case: drawn(case["then"], definitions, depth + 1).map(
+                lambda section: {**(section or {}), "type": case["if"]["properties"]["type"]["const"]}
+            )
+        )
+    kinds = schema.get("type", "null")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    return st.one_of([of_kind(kind, schema, definitions, depth) for kind in kinds])
+
+
+def of_kind(kind, schema, definitions, depth):
+    low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
+    if kind == "integer":
+        small = max(low or 0, 8) if high is None else min(max(low or 0, 8), high)
+        return st.integers(low, small) | st.integers(low, high)
+    if kind == "number":
+        return st.floats(low, high, exclude_min="exclusiveMinimum" in schema, allow_nan=False, allow_infinity=False)
+    if kind == "array":
+        size = dict(min_size=schema.get("minItems", 0), max_size=schema.get("maxItems", 3))
+        return st.lists(drawn(schema.get("items", {}), definitions, depth + 1), **size)
+    if kind == "object" and depth < 4:
+        inner = {
+            name: drawn(entry, definitions, depth + 1)
+            for name, entry in schema.get("properties", {}).items()
+            if isinstance(entry, dict)
+        }
+        return st.fixed_dictionaries({}, optional=inner)
+    return {"boolean": st.booleans(), "string": st.text(max_size=20)}.get(kind, st.none())
+
+
+@pytest.fixture(scope="module")
+def right_files(small_images, tmp_path_factory):
+    """Packaged option files, tiny, with images and teachers, and without findings: (options, is_train) each."""
+    folder = tmp_path_factory.mktemp("right")
+    (folder / "meta_info.txt").write_text("".join(f"{path.name}\n" for path in sorted(small_images.iterdir())))
+    files = {}
+    for name in FILES:
+        options = load_options(packaged_options()[name])
+        options["num_gpu"] = 0
+        for phase in list(options["datasets"])[2:]:
+            del options["datasets"][phase]  # eighteen alike teach nothing
+        for dataset in options["datasets"].values():
+            dataset.update(dataroot_gt=str(small_images), io_backend={"type": "disk"})
+        lightbsr = options["network_g"]["type"].startswith("LightBSR")
+        if options["network_g"]["type"] != "Bicubic":
+            sizes = dict(num_group=1, num_idr=16, num_channel_idr=4) if lightbsr else dict(num_resblock=1)
+            options["network_g"].update(num_feat=8, num_block=1, **sizes)
+        if "train" in options:
+            train_set = options["datasets"]["train"]
+            train_set.update(gt_size=8 * options["scale"], dataset_enlarge_ratio=100)
+            if train_set["type"] == "RealESRGANDataset":
+                train_set["meta_info"] = str(folder / "meta_info.txt")
+        for key in [key for key in options["path"] if key.startswith("pretrain_network")]:
+            options["path"][key] = None
+        if "pretrain_network_teacher" in options["path"]:
+            options["path"]["pretrain_network_teacher"] = str(folder / f"{name}.pth")
+            tiny_teacher(options, folder / f"{name}.pth")
+        files[name] = options
+    return lambda name: copy.deepcopy(files[name])
+
+
+def tiny_teacher(options, path):
+    """Write the checkpoint of a teacher that fits a student's options."""
+    setting = options["datasets"]["train"]["degradation"]
+    sizes = {name: value for name, value in options["network_g"].items() if name != "type"}
+    if options["network_g"]["type"] == "KDSR":
+        network = KDSRTeacher(setting=setting, **sizes)
+    else:
+        num_prior = build_degrader(options).num_prior_channels
+        network = LightBSRTeacher(num_prior=num_prior, kernel_basis=kernel_basis(), setting=setting, **sizes)
+    torch.save(dict.fromkeys(("params", "params_ema"), network.state_dict()), path)
+
+
+@contextlib.contextmanager
+def time_limit():
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"takes more than {SECONDS} s"))
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def check(options, folder, capsys):
+    """``lightbsr check`` of a file with these options: its exit status and the lines that it prints as errors.
+
+    Fails where it takes too long, prints anything but sentences with the file's name, or writes anything.
+    """
+    path = folder / "work" / "fuzzed.yml"
+    path.write_text(yaml.safe_dump(options), encoding="utf-8", errors="surrogatepass")
+    before = sorted(file.relative_to(folder) for file in folder.rglob("*"))
+    with time_limit():
+        status = cli.main(["check", "-opt", "fuzzed.yml"])
+    assert sorted(file.relative_to(folder) for file in folder.rglob("*")) == before
+    lines = capsys.readouterr().err.splitlines()
+    starts = ("error: fuzzed.yml: ", "warning: fuzzed.yml: ", "error: option file 'fuzzed.yml'")
+    assert all(line.removeprefix("lightbsr: ").startswith(starts) for line in lines), lines
+    assert len(set(lines)) == len(lines)
+    return status, [line for line in lines if "error" in line]
+
+
+@pytest.fixture
+def working_folder(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_fuzzed_are_right(right_files, working_folder, capsys, name):
+    assert check(right_files(name), working_folder, capsys) == (0, [])
+
+
+@functools.cache
+def schema():
+    return option_schema()
+
+
+@settings(max_examples=EXAMPLES, **QUIET)
+@given(data=st.data())
+def test_any_option_file_is_right_or_refused_in_sentences(right_files, working_folder, capsys, data):
+    options = right_files(data.draw(st.sampled_from(FILES)))
+    definitions = schema()["definitions"]
+    model = definitions.get(options["model_type"].replace("Model", "Options"))
+    for _ in range(data.draw(st.integers(0, 2))):  # other options that are declared
+        section = data.draw(st.sampled_from(["train", "val", "path", "logger", "datasets", "network_g", None]))
+        properties = (model or {"properties": {}})["properties"]
+        if section in properties:
+            change = data.draw(drawn(properties[section], definitions))
+            if isinstance(change, dict):
+                options[section] = {**(options.get(section) or {}), **change}
+    for _ in range(data.draw(st.integers(0, 2))):  # damage
+        path = data.draw(st.sampled_from(list(paths(options)) or [("x",)]))
+        section, kind = section_of(options, path), data.draw(st.sampled_from(["change", "remove", "rename", "move"]))
+        if kind == "change" or path[-1] not in section:
+            section[path[-1]] = copy.deepcopy(data.draw(st.sampled_from(DAMAGES)))
+        elif kind == "remove":
+            del section[path[-1]]
+        elif kind == "rename":
+            section[str(path[-1]) + data.draw(st.sampled_from("xs_2"))] = section.pop(path[-1])
+        else:
+            options[path[-1]] = section.pop(path[-1])
+    status, errors = check(options, working_folder, capsys)
+    assert status == (2 if errors else 0)
+
+
+# --- YAML ---
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
+)
+MERGES = "a0: &a0 {x0: 1, x1: 2}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}], y{n}: 1}}\n" for n in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (LAUGHS, "its aliases make more than 20,000 values"),
+        (MERGES, "its aliases make more than 20,000 values"),
+        ("a: &a [*a]", "refers to a section that it is part of"),
+        ("a: " + "[" * 100_000, "nested deeper than 20 levels"),
+        ("a: " + "[" * 30 + "]" * 30, "nested deeper than 20 levels"),
+        ("a: [" + "1, " * 30_000 + "]", "more than 20,000 values"),
+        ("a: '" + "x" * 2**20 + "'", "may have 1,048,576 at most"),
+    ],
+    ids=["laughs", "merges", "itself", "unclosed", "deep", "many", "large"],
+)
+def test_yaml_that_multiplies_itself_is_refused(working_folder, capsys, content, reason):
+    (working_folder / "work" / "fuzzed.yml").write_text(content)
+    with time_limit():
+        assert cli.main(["check", "-opt", "fuzzed.yml"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason in line
+
+
+def test_an_option_file_that_is_no_regular_file_is_refused(working_folder, capsys):
+    os.mkfifo(working_folder / "work" / "fifo.yml")
+    with pytest.raises(InputError, match="is no regular file"):
+        load_options("fifo.yml")
+    (working_folder / "work" / "fuzzed.yml").write_text("base: fifo.yml")
+    with time_limit():
+        assert cli.main(["check", "-opt", "fuzzed.yml"]) == 2
+
+
+@settings(max_examples=100, **QUIET)
+@given(text=st.text(max_size=200))
+def test_any_text_is_options_or_an_error(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "fuzzed.yml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        assert isinstance(load_options(path), dict)
+    except InputError as error:
+        assert "fuzzed.yml" in str(error)
