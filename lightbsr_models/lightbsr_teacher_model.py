@@ -106,7 +106,7 @@ class LightBSRTeacherModel(TeacherModel):
         if "lq" in data:
             kernel, noise_sigma = data["kernel"].to(self.device), data["noise_sigma"].to(self.device)
             self.prior = benchmark_prior(
-                self.net_g.setting, kernel, noise_sigma, basis=self.kernel_basis(), photo=data["photo"]
+                self.net_g.setting, kernel, noise_sigma, basis=self.kernel_basis(), photo=data.get("photo")
             )
 
 

@@ -120,11 +120,22 @@ def declaration_of(kind: str, made: Any) -> tuple[type[Section], bool]:
     return (DatasetOptions, False) if kind == "dataset" else _signature_declaration(kind, made)
 
 
+def _parameters(made: Any) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Parameters and annotations of a callable; a class of ours that takes ``**sizes`` passes them on to its base."""
+    parameters = dict(inspect.signature(made).parameters)
+    hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
+    others = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
+    if others and inspect.isclass(made) and is_ours(made):
+        of_base, hints_of_base = _parameters(made.__base__)
+        del parameters[others[0]]
+        return {**of_base, **parameters}, {**hints_of_base, **hints}
+    return parameters, hints
+
+
 @functools.cache
 def _signature_declaration(kind: str, made: Any) -> tuple[type[Section], bool]:
     try:
-        parameters = inspect.signature(made).parameters
-        hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
+        parameters, hints = _parameters(made)
     except Exception:  # a builtin has no signature; annotations may be any expression
         return Section, False
     given = NOT_IN_FILES.get(kind, ()) if kind == "metric" or is_ours(made) else ()

@@ -209,7 +209,7 @@ def test_resume_changes_no_bit_and_ema_holds(make_model, training_batch, eager_c
 
 
 def test_what_cannot_be_is_refused(make_model, monkeypatch):
-    with pytest.raises(InputError, match="train: amp is 'fp61'; did you mean 'fp16'"):
+    with pytest.raises(InputError, match="train: amp is 'fp61'; known: bf16, fp16"):
         make_model("student", amp="fp61")
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)

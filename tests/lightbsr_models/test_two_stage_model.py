@@ -128,8 +128,8 @@ def test_what_holds_no_weights_is_refused(checkpoint):
 
 
 def test_a_missing_key_names_the_nearest():
-    with pytest.raises(InputError, match=r"'params_emma'.*did you mean 'params_ema'"):
-        pick_state_dict({"params": {}, "params_ema": {}}, "x.pth", "params_emma")
+    with pytest.raises(InputError, match=r"'params_em'.*did you mean 'params_ema'"):
+        pick_state_dict({"params": {}, "params_ema": {}}, "x.pth", "params_em")
 
 
 # --- what is not finite ---
