@@ -1,10 +1,6 @@
 """Option files are checked before BasicSR sees them: every packaged one is right, every mistake is named."""
 
 import copy
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import pytest
@@ -13,7 +9,7 @@ import yaml
 
 import lightbsr_cli as cli
 from lightbsr_arch import LightBSR, LightBSRTeacher
-from lightbsr_compat import InputError, OptionLoader, has_basicsr, load_options
+from lightbsr_compat import InputError, has_basicsr, load_options
 
 if not has_basicsr():
     pytest.skip("needs BasicSR", allow_module_level=True)
@@ -373,47 +369,3 @@ def test_a_module_that_cannot_be_imported_is_named(options, tmp_path, monkeypatc
     (tmp_path / "x.yml").write_text(yaml.safe_dump(options))
     with pytest.raises(InputError, match=r"^x\.yml: import: module 'faulty_module' cannot be imported: ZeroDivision"):
         load_checked_options("x.yml", modules=["faulty_module"])
-
-
-# --- the schema ---
-
-
-def packaged_schema():
-    path = Path(next(iter(packaged_options().values()))).parents[1] / "schema.json"
-    return path.read_text(encoding="utf-8")
-
-
-def test_the_packaged_schema_is_up_to_date():
-    command = [sys.executable, "-W", "ignore", "-m", "lightbsr", "check", "--schema"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert printed == packaged_schema(), "run: lightbsr check --schema -o options/schema.json"
-
-
-def test_packaged_option_files_fit_the_schema():
-    jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft7Validator(json.loads(packaged_schema()))
-    for path in packaged_options().values():
-        text = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=OptionLoader)
-        for options in (text, load_options(path)):  # as it stands in the file, and over its base
-            assert [error.message for error in validator.iter_errors(options)] == [], path
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("network_g:num_feats", 8),
-        ("network_g:num_feat", 0),
-        ("train:optim_g:lr", "x"),
-        ("train:amp", "fp61"),
-        ("datasets:train:gt_size", 0),
-        ("datasets:val:degradation:sigm", 1),
-        ("val:metrics:psnr:type", 3),
-        ("contrast_opt", {}),
-    ],
-)
-def test_the_schema_finds_mistakes(options, path, value):
-    jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft7Validator(json.loads(packaged_schema()))
-    assert validator.is_valid(options)
-    edited(options, path, value)
-    assert not validator.is_valid(options)
