@@ -1,10 +1,6 @@
 """Option files are checked before BasicSR sees them: every packaged one is right, every mistake is named."""
 
 import copy
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import pytest
@@ -13,13 +9,13 @@ import yaml
 
 import lightbsr_cli as cli
 from lightbsr_arch import LightBSR, LightBSRTeacher
-from lightbsr_compat import InputError, OptionLoader, has_basicsr, load_options
+from lightbsr_compat import has_basicsr, load_options
 
 if not has_basicsr():
     pytest.skip("needs BasicSR", allow_module_level=True)
 
 from lightbsr.packaged import find_option_file, packaged_options
-from lightbsr.training.option_files import check_options, load_checked_options
+from lightbsr.training.option_files import check_options
 from lightbsr_compat.errors import nearest
 from lightbsr_data import kernel_basis
 
@@ -330,90 +326,3 @@ def test_files_that_are_no_options(tmp_path, monkeypatch, capsys, content):
 def test_an_unknown_packaged_name_is_told_the_nearest(capsys):
     assert cli.main(["test", "-opt", "lightbsr_x4_isso"]) == 2
     assert "did you mean 'lightbsr_x4_iso'?" in capsys.readouterr().err
-
-
-# --- modules of one's own ---
-
-MODULE = """
-import torch
-from basicsr.utils.registry import ARCH_REGISTRY
-
-@ARCH_REGISTRY.register()
-class {name}(torch.nn.Module):
-    def __init__(self, width: int, depth: int = 2):
-        super().__init__()
-        self.layer = torch.nn.Conv2d(3, 3, 1)
-"""
-
-
-@pytest.mark.parametrize("way", ["option", "argument"])
-def test_modules_of_ones_own_are_imported_first(options, tmp_path, monkeypatch, capsys, way):
-    monkeypatch.chdir(tmp_path)
-    module, network = f"module_of_{way}", f"NetworkOf{way.title()}"
-    (tmp_path / f"{module}.py").write_text(MODULE.format(name=network))
-    options["model_type"] = "SRModel"
-    options["network_g"] = {"type": network, "width": "x"}
-    arguments = ["check", "-opt", "mine.yml"]
-    if way == "option":
-        options["import"] = [module]
-    else:
-        arguments += ["--import", module]
-    (tmp_path / "mine.yml").write_text(yaml.safe_dump(options))
-    assert cli.main(arguments) == 2
-    assert "mine.yml: network_g: width is 'x', but must be a whole number" in capsys.readouterr().err
-    options["network_g"]["width"] = 3
-    options["train"]["scheduler"] = {"type": "MultiStepLR", "milestones": [1]}
-    (tmp_path / "mine.yml").write_text(yaml.safe_dump(options))
-    assert cli.main(arguments) == 0
-
-
-def test_a_module_that_cannot_be_imported_is_named(options, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "faulty_module.py").write_text("1 / 0")
-    (tmp_path / "x.yml").write_text(yaml.safe_dump(options))
-    with pytest.raises(InputError, match=r"^x\.yml: import: module 'faulty_module' cannot be imported: ZeroDivision"):
-        load_checked_options("x.yml", modules=["faulty_module"])
-
-
-# --- the schema ---
-
-
-def packaged_schema():
-    path = Path(next(iter(packaged_options().values()))).parents[1] / "schema.json"
-    return path.read_text(encoding="utf-8")
-
-
-def test_the_packaged_schema_is_up_to_date():
-    command = [sys.executable, "-W", "ignore", "-m", "lightbsr", "check", "--schema"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert printed == packaged_schema(), "run: lightbsr check --schema -o options/schema.json"
-
-
-def test_packaged_option_files_fit_the_schema():
-    jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft7Validator(json.loads(packaged_schema()))
-    for path in packaged_options().values():
-        text = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=OptionLoader)
-        for options in (text, load_options(path)):  # as it stands in the file, and over its base
-            assert [error.message for error in validator.iter_errors(options)] == [], path
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("network_g:num_feats", 8),
-        ("network_g:num_feat", 0),
-        ("train:optim_g:lr", "x"),
-        ("train:amp", "fp61"),
-        ("datasets:train:gt_size", 0),
-        ("datasets:val:degradation:sigm", 1),
-        ("val:metrics:psnr:type", 3),
-        ("contrast_opt", {}),
-    ],
-)
-def test_the_schema_finds_mistakes(options, path, value):
-    jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft7Validator(json.loads(packaged_schema()))
-    assert validator.is_valid(options)
-    edited(options, path, value)
-    assert not validator.is_valid(options)
