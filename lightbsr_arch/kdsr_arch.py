@@ -23,13 +23,13 @@ def depthwise_grouped(x: Tensor, kernels: Tensor) -> Tensor:
 def depthwise_shifted(x: Tensor, kernels: Tensor) -> Tensor:
     """``depthwise_per_sample`` as nine multiply-adds of the shifted, zero-padded input."""
     padded = F.pad(x, (1, 1, 1, 1))
-    taps = kernels.flatten(2)[..., None, None].unbind(2)  # nine of (B, n, 1, 1)
+    taps = kernels.flatten(2)[..., None, None]  # (B, n, 9, 1, 1)
     # Slices that count from the end: an exported graph then computes no sizes.
     shifts = (slice(0, -2), slice(1, -1), slice(2, None))
     shifted = [padded[..., rows, columns] for rows, columns in product(shifts, repeat=2)]
-    out = shifted[0] * taps[0]
-    for part, tap in zip(shifted[1:], taps[1:], strict=True):
-        out = torch.addcmul(out, part, tap)
+    out = shifted[0] * taps[:, :, 0]
+    for i in range(1, 9):
+        out = torch.addcmul(out, shifted[i], taps[:, :, i])
     return out
 
 

@@ -20,19 +20,6 @@ def test_estimator_quarters_the_size_and_rounds_up(height, width, out):
     assert estimator(torch.rand(2, 3, height, width)).shape == (2, 16, *out)
 
 
-def test_estimator_has_the_papers_widths_and_strides():
-    convs = [m for m in IDREstimator(num_in_ch=18) if isinstance(m, torch.nn.Conv2d)]
-    sizes = [(c.in_channels, c.out_channels, c.stride[0], c.kernel_size) for c in convs]
-    assert sizes == [
-        (18, 32, 1, (3, 3)),
-        (32, 32, 1, (3, 3)),
-        (32, 64, 2, (3, 3)),
-        (64, 64, 1, (3, 3)),
-        (64, 128, 2, (3, 3)),
-        (128, 128, 1, (3, 3)),
-    ]
-
-
 def test_estimator_stretches_the_prior_beside_the_image():
     estimator, lq, prior = IDREstimator(num_in_ch=7, num_idr=16).eval(), torch.rand(3, 3, 9, 6), torch.randn(3, 4)
     assert torch.equal(estimator(lq, prior), estimator(join_prior(lq, prior)))

@@ -168,14 +168,6 @@ def test_bfloat16_runs_and_agrees_loosely(relative_error):
     assert relative_error(actual.float(), expected) < 0.05
 
 
-def test_channels_last_agrees(relative_error):
-    network, lq = lively().eval(), torch.rand(2, 3, 11, 10)
-    with torch.no_grad():
-        expected = network(lq)
-        actual = network.to(memory_format=torch.channels_last)(lq.contiguous(memory_format=torch.channels_last))
-    assert relative_error(actual, expected) < 1e-4
-
-
 @pytest.mark.parametrize(
     "option, value",
     [
