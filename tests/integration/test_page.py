@@ -120,7 +120,7 @@ def test_basicsrs_own_model_trains_a_student_of_ours(tmp_path, photo):
     train = dict(dataroot_gt="HR", dataroot_lq="LR", gt_size=32, batch_size_per_gpu=4, num_worker_per_gpu=0)
     smaller = [f"network_g:{name}={value}" for name, value in SIZES.items()]
     smaller += [f"datasets:train:{name}={value}" for name, value in train.items()] + ["num_gpu=0"]
-    smaller += ["train:optim_g:lr=2e-3", "train:total_iter=60", "logger:print_freq=1", "logger:use_tb_logger=false"]
+    smaller += ["train:optim_g:lr=0.002", "train:total_iter=60", "logger:print_freq=1", "logger:use_tb_logger=false"]
     run(tmp_path, "train.py", "-opt", "sr_lightbsr_x4.yml", "--force_yml", *smaller)
     (log,) = (tmp_path / "experiments" / "sr_lightbsr_x4").glob("train_*.log")
     losses = [float(loss) for loss in re.findall(r"l_pix: (\S+)", log.read_text())]
