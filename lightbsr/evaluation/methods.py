@@ -114,17 +114,3 @@ def common_scale(methods: Sequence[Method], wanted: int | None) -> int:
         if scale != scales[0][1]:
             raise InputError(f"{scales[0][0]} is x{scales[0][1]}, but {name} is x{scale}: one benchmark has one scale")
     return scales[0][1] if scales else 4
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of that name; None takes the GPU where there is one.
-
-    Raises:
-        InputError: no such device.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device

@@ -71,6 +71,20 @@ def load_network(path: str) -> nn.Module:
     return network
 
 
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name; None takes the GPU where there is one.
+
+    Raises:
+        InputError: no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {str(name)!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
 class Upscaler:
     """Upscale images of any size, from any number of threads.
 
@@ -114,13 +128,10 @@ class Upscaler:
         if not (tile == "auto" or (isinstance(tile, int) and tile >= 0)):
             raise InputError(f"tile is {tile!r}, but must be auto or a whole number of pixels, 0 for none")
         network = load_network(find_weights(weights))
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if self.device.type == "cpu":
-                use_cpu_kernels(self._network)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+        self.device = pick_device(device)
+        self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu":
+            use_cpu_kernels(self._network)
         # All super-resolution passes this function: another engine would replace it.
         self._sr_function: SRFunction = network.sr_network  # type: ignore[assignment]
         self.scale: int = network.upscale  # type: ignore[assignment]

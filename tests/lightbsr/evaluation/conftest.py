@@ -31,7 +31,7 @@ def weights(tmp_path):
         torch.manual_seed(len(name))
         network = LightBSR(upscale=upscale, num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=4)
         if broken:
-            torch.nn.init.constant_(network.sr_network.head.weight, torch.nan)
+            torch.nn.init.constant_(network.sr_network.head.weight, 1e38)
         path = tmp_path / f"{name}.pth"
         torch.save({"params": network.state_dict()}, path)
         return str(path)
