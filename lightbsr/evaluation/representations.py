@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lightbsr.packaged import find_weights
 from lightbsr.upscaling.upscaler import load_any_network
 from lightbsr_arch import KDSR, KDSRTeacher, LightBSRTeacher
 from lightbsr_compat import InputError
@@ -54,7 +53,6 @@ def load(entry: str) -> tuple[str, str, nn.Module | None]:
         raise InputError(f"--weights {entry!r}: the name {name!r} becomes part of a file's name: give another")
     if path.lower().endswith(".npz"):
         return name, path, None
-    path = find_weights(path)
     network = load_any_network(path)
     if isinstance(network, LightBSRTeacher) and not network.kernel_basis.numel():
         raise InputError(f"the teacher in {path!r} has no kernel basis: convert it with --kernel-basis FILE")

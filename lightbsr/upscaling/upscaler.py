@@ -31,12 +31,12 @@ Image = TypeVar("Image", np.ndarray, Tensor)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: R, G and B in the grey of an image that came in grey
 
 
-def load_any_network(path: str) -> nn.Module:
+def load_any_network(weights: str | os.PathLike[str]) -> nn.Module:
     """Build the network that a checkpoint belongs to; its sizes are read off the weights.
 
     Args:
-        path: a ``.pth`` of training (``params_ema`` is preferred to ``params``), of ``lightbsr convert``, or of the
-            papers' released format.
+        weights: the name of packaged weights, or a file of training (``params_ema`` is preferred to ``params``), of
+            ``lightbsr convert``, or of the papers' released format.
 
     Returns:
         The network in eval mode, on the CPU.
@@ -44,6 +44,7 @@ def load_any_network(path: str) -> nn.Module:
     Raises:
         InputError: no file, no weights in it that are known, or weights that are not finite.
     """
+    path = find_weights(weights)
     checkpoint = load_weights_file(path)
     try:
         state_dict = find_state_dict(checkpoint)
@@ -59,15 +60,17 @@ def load_any_network(path: str) -> nn.Module:
         raise InputError(f"{path!r}: {' '.join(str(error).split())[:300]}") from None
 
 
-def load_network(path: str) -> nn.Module:
+def load_network(weights: str | os.PathLike[str]) -> nn.Module:
     """As ``load_any_network``, for a network that needs the LR image alone.
 
     Raises:
         InputError: also where the weights are a teacher's.
     """
-    network = load_any_network(path)
+    network = load_any_network(weights)
     if isinstance(network, (KDSRTeacher, LightBSRTeacher)):
-        raise InputError(f"{path!r} holds a teacher, which needs more than the LR image: give a student's weights")
+        raise InputError(
+            f"{os.fspath(weights)!r} holds a teacher, which needs more than the LR image: give a student's weights"
+        )
     return network
 
 
@@ -127,7 +130,7 @@ class Upscaler:
             raise InputError(f"precision is {precision!r}{did_you_mean(precision, PRECISIONS)}")
         if not (tile == "auto" or (isinstance(tile, int) and tile >= 0)):
             raise InputError(f"tile is {tile!r}, but must be auto or a whole number of pixels, 0 for none")
-        network = load_network(find_weights(weights))
+        network = load_network(weights)
         self.device = pick_device(device)
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu":

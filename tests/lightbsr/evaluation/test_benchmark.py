@@ -280,7 +280,7 @@ def test_refusals(data, weights, tmp_path, capsys):
     assert "--scale is x3, but a is x4" in refusal(capsys, data, out, "--method", f"a={a}", "--scale", "3")
     assert "is not NAME=WEIGHTS" in refusal(capsys, data, out, "--method", a)
     assert "there is a method 'bicubic' already" in refusal(capsys, data, out, "--method", f"bicubic={a}")
-    assert "neither a checkpoint, nor packaged weights" in refusal(capsys, data, out, "--method", "a=nowhere.pth")
+    assert "no such checkpoint file: 'nowhere.pth'" in refusal(capsys, data, out, "--method", "a=nowhere.pth")
     assert "'nowhere' is no folder" in refusal(capsys, "nowhere", out)
     assert "did you mean 'Set14'?" in refusal(capsys, data, out, "--sets", "Set144")
     (data / "Empty").mkdir()
