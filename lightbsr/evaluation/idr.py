@@ -6,110 +6,9 @@ the same images.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from lightbsr_cli import at_least
-
-
-def idr(
-    data: str,
-    *,
-    weights: Sequence[str],
-    protocol: str = "idr_iso",
-    out: str | None = None,
-    device: str | None = None,
-    limit: int = 100,
-    swap: bool = False,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Score and picture the representations of networks.
-
-    Writes ``tsne_NAME.png`` for each, ``results.csv`` and ``results.md``.
-
-    Args:
-        data: a folder of HR images.
-        weights: ``[NAME=]FILE`` each: students, teachers (they are shown the degradation or the HR image), or ``.npz``
-            files of other methods' vectors (``read_vectors``).
-        protocol: name or path; its settings are the degradations to tell apart.
-        out: folder of the results.
-        device: None takes the GPU where there is one.
-        limit: at most so many images are used.
-        swap: also measure what another degradation's IDR costs (``swap_loss``).
-
-    Returns:
-        The rows of ``results.csv``, and a sentence for each image that failed.
-
-    Raises:
-        InputError: anything that makes the whole run meaningless.
-    """
-    import csv
-    import io
-    import os
-
-    import numpy as np
-
-    from lightbsr.files import atomic_write, write_text
-    from lightbsr_compat import InputError
-
-    from .idr_scores import idr_scores
-    from .image_sets import canonical, find_images
-    from .methods import pick_device
-    from .protocols import load_protocol
-    from .representations import collect, load, read_vectors, scatter_plot, swap_loss, targets
-    from .tables import Table
-
-    the_protocol, the_device = load_protocol(protocol), pick_device(device)
-    if the_protocol.images != "degraded":
-        raise InputError(f"protocol {the_protocol.name!r} has no degradations that could be told apart")
-    loaded = [load(entry) for entry in weights]
-    names = [name for name, _, _ in loaded]
-    if len(set(names)) < len(names):
-        raise InputError(f"--weights: the names {', '.join(names)} are not all different: give NAME=FILE")
-    scales: set[Any] = {network.upscale for _, _, network in loaded if network is not None}
-    if len(scales) > 1:
-        raise InputError(f"--weights: the networks' scales are {sorted(scales)}, but must be the same")
-    scale = scales.pop() if scales else 4
-    by_label = the_protocol.degradations(scale)
-    labels, degradations = list(by_label), [degradation for degradation in by_label.values() if degradation is not None]
-    images = find_images(data, "degraded", scale)[:limit]
-    if not images:
-        raise InputError(f"data folder {data!r} is no folder of images")
-
-    out = out or os.path.join("results", f"idr_{the_protocol.name}_x{scale}")
-    rows: list[dict[str, Any]] = []
-    failures: dict[str, None] = {}
-    for name, path, network in loaded:
-        lost: dict[str, float] = {}
-        if network is None:
-            vectors = read_vectors(path, labels)
-        else:
-            vectors, psnr, sentences = collect(network.to(the_device), images, degradations, the_device, swap=swap)
-            failures |= dict.fromkeys(sentences)
-            if not len(vectors.labels):
-                raise InputError("\n".join([f"data folder {data!r} holds no image that can be used", *sentences]))
-            lost = swap_loss(psnr) if swap else {}
-        probed = targets(degradations, vectors.labels)
-        for representation, features in vectors.features.items():
-            scores = idr_scores(features, vectors.labels, vectors.images, probed)
-            rows.append({"weights": name, "representation": representation, **scores, **lost})
-        picture = scatter_plot(name, vectors, labels)
-        with atomic_write(os.path.join(out, f"tsne_{name}.png")) as temporary, open(temporary, "wb") as file:
-            file.write(picture)
-
-    head = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, head, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    cells = [[row[k] if isinstance(row.get(k), str) else f"{row.get(k, np.nan):.3f}" for k in head] for row in rows]
-    title = f"IDR quality on {canonical(os.path.basename(os.path.abspath(data)))}, {len(images)} images, protocol"
-    page = Table(f"{title} {the_protocol.name}, x{scale}", head, cells, [True] * len(rows)).markdown() + "\n"
-    write_text(os.path.join(out, "results.csv"), text.getvalue())
-    write_text(os.path.join(out, "results.md"), page)
-    print(f"{page}\nwritten: {os.path.join(out, 'tsne_*.png')}, results.md, results.csv")
-    for sentence in failures:
-        print(f"lightbsr: error: {sentence}", file=sys.stderr)
-    return rows, list(failures)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +29,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; returns the exit status, 1 where an image failed."""
-    options = dict(protocol=args.protocol, out=args.out, device=args.device, limit=args.images, swap=args.swap)
-    return 1 if idr(args.data, weights=args.weights, **options)[1] else 0
+    """Write ``tsne_NAME.png`` for each of the weights, ``results.csv`` and ``results.md``.
+
+    Returns:
+        The exit status, 1 where an image failed.
+    """
+    import csv
+    import io
+    import os
+
+    import numpy as np
+
+    from lightbsr.files import write_file
+    from lightbsr.upscaling.upscaler import pick_device
+    from lightbsr_compat import InputError
+
+    from .idr_scores import idr_scores
+    from .image_sets import canonical, find_images
+    from .protocols import load_protocol
+    from .representations import collect, load, read_vectors, scatter_plot, swap_loss, targets
+    from .tables import Table
+
+    protocol, device = load_protocol(args.protocol), pick_device(args.device)
+    if protocol.images != "degraded":
+        raise InputError(f"protocol {protocol.name!r} has no degradations that could be told apart")
+    loaded = [load(entry) for entry in args.weights]
+    names = [name for name, _, _ in loaded]
+    if len(set(names)) < len(names):
+        raise InputError(f"--weights: the names {', '.join(names)} are not all different: give NAME=FILE")
+    scales: set[Any] = {network.upscale for _, _, network in loaded if network is not None}
+    if len(scales) > 1:
+        raise InputError(f"--weights: the networks' scales are {sorted(scales)}, but must be the same")
+    scale = scales.pop() if scales else 4
+    by_label = protocol.degradations(scale)
+    labels, degradations = list(by_label), [degradation for degradation in by_label.values() if degradation is not None]
+    images = find_images(args.data, "degraded", scale)[: args.images]
+    if not images:
+        raise InputError(f"data folder {args.data!r} is no folder of images")
+
+    out = args.out or os.path.join("results", f"idr_{protocol.name}_x{scale}")
+    rows: list[dict[str, Any]] = []
+    failures: dict[str, None] = {}  # each once
+    for name, path, network in loaded:
+        lost: dict[str, float] = {}
+        if network is None:
+            vectors = read_vectors(path, labels)
+        else:
+            vectors, psnr, sentences = collect(network.to(device), images, degradations, device, swap=args.swap)
+            failures |= dict.fromkeys(sentences)
+            if not len(vectors.labels):
+                raise InputError("\n".join([f"data folder {args.data!r} holds no image that can be used", *sentences]))
+            lost = swap_loss(psnr) if args.swap else {}
+        probed = targets(degradations, vectors.labels)
+        for representation, features in vectors.features.items():
+            scores = idr_scores(features, vectors.labels, vectors.images, probed)
+            rows.append({"weights": name, "representation": representation, **scores, **lost})
+        write_file(os.path.join(out, f"tsne_{name}.png"), scatter_plot(name, vectors, labels))
+
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, head, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    cells = [[row[k] if isinstance(row.get(k), str) else f"{row.get(k, np.nan):.3f}" for k in head] for row in rows]
+    title = f"IDR quality on {canonical(os.path.basename(os.path.abspath(args.data)))}, {len(images)} images, protocol"
+    page = Table(f"{title} {protocol.name}, x{scale}", head, cells, [True] * len(rows)).markdown() + "\n"
+    write_file(os.path.join(out, "results.csv"), text.getvalue())
+    write_file(os.path.join(out, "results.md"), page)
+    print(f"{page}\nwritten: {os.path.join(out, 'tsne_*.png')}, results.md, results.csv")
+    for sentence in failures:
+        print(f"lightbsr: error: {sentence}", file=sys.stderr)
+    return 1 if failures else 0

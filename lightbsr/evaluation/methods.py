@@ -9,7 +9,6 @@ import torch
 from basicsr.utils.matlab_functions import imresize
 from torch import Tensor, nn
 
-from lightbsr.packaged import find_weights, packaged_weights
 from lightbsr.upscaling.upscaler import load_network
 from lightbsr_compat import InputError
 from lightbsr_compat.images import read_rgb8
@@ -81,7 +80,7 @@ def make_methods(entries: Sequence[str], device: torch.device) -> list[Method]:
     """Bicubic, and the methods of ``--method NAME=PATH`` entries: a checkpoint, packaged weights or a folder of images.
 
     Raises:
-        InputError: an entry without name or path, a name twice, a path that is none of these, weights that do not load.
+        InputError: an entry without name or path, a name twice, no such file or folder, or weights that do not load.
     """
     methods = [Method(BICUBIC)]
     for entry in entries:
@@ -92,13 +91,8 @@ def make_methods(entries: Sequence[str], device: torch.device) -> list[Method]:
             raise InputError(f"--method {entry!r}: there is a method {name!r} already (bicubic always is)")
         if os.path.isdir(path):
             methods.append(Method(name, folder=path))
-        elif os.path.isfile(path) or path in packaged_weights():
-            methods.append(Method(name, network=load_network(find_weights(path)).to(device)))
         else:
-            raise InputError(
-                f"--method {entry!r}: {path!r} is neither a checkpoint, nor packaged weights"
-                f" ({', '.join(packaged_weights())}), nor a folder of images"
-            )
+            methods.append(Method(name, network=load_network(path).to(device)))
     return methods
 
 
@@ -114,17 +108,3 @@ def common_scale(methods: Sequence[Method], wanted: int | None) -> int:
         if scale != scales[0][1]:
             raise InputError(f"{scales[0][0]} is x{scales[0][1]}, but {name} is x{scale}: one benchmark has one scale")
     return scales[0][1] if scales else 4
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of that name; None takes the GPU where there is one.
-
-    Raises:
-        InputError: no such device.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device

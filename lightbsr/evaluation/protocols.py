@@ -5,16 +5,16 @@ A protocol of one's own is a file of the same form, given by its path.
 
 import functools
 import importlib.resources
+import math
 import os
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lightbsr_compat import InputError, did_you_mean, load_options
 from lightbsr_data import PhotoParameters
 from lightbsr_data.datasets import parse_fixed_degradation
-
-from .degradation import degradation_label
+from lightbsr_data.photo import NO_BLUR
 
 SCALES = (2, 3, 4)
 AS_IS = "as_is"  # the one setting of a protocol that degrades nothing
@@ -28,6 +28,24 @@ _METRICS = {
 }
 
 
+def degradation_label(degradation: PhotoParameters) -> str:
+    """A short name, unique within a protocol and good in a file name, such as ``theta30_3.5_1.5_noise5_q85``."""
+    sigma_x, sigma_y, theta = degradation.sigma_x, degradation.sigma_y, degradation.theta
+    if max(sigma_x, sigma_y) <= NO_BLUR:
+        parts = ["noblur"]
+    elif sigma_x == sigma_y and not theta:
+        parts = [f"sigma{sigma_x:g}"]
+    else:
+        parts = [f"theta{math.degrees(theta):g}_{sigma_x:g}_{sigma_y:g}"]
+    if degradation.noise_sigma:
+        parts.append(f"noise{degradation.noise_sigma:g}")
+    if degradation.how != "bicubic":
+        parts.append(degradation.how)
+    if degradation.quality is not None:
+        parts.append(f"q{degradation.quality}")
+    return "_".join(parts)
+
+
 class _Data(BaseModel):
     """A part of a YAML file; unknown keys are errors."""
 
@@ -38,7 +56,7 @@ class Protocol(_Data):
     """A test protocol.
 
     Attributes:
-        name: the file's, without folder and suffix.
+        name: the file's, without folder and suffix, where it states none.
         source: where it comes from.
         sets: the sets that papers report on it; empty for every folder that there is.
         images: ``degraded``: LR images are made of HR images; ``pairs``: both are there; ``lr``: there is no HR image.
@@ -82,10 +100,10 @@ class Protocol(_Data):
         """
         if self.images != "degraded":
             return {AS_IS: None}
-        entries = {str(name): entries for name, entries in self.settings.items() if entries}
-        if f"x{scale}" not in entries:
-            raise InputError(f"protocol {self.name!r} has no settings for x{scale}, only for {', '.join(entries)}")
-        parsed = [parse_fixed_degradation(entry) for entry in entries[f"x{scale}"]]
+        by_scale = {str(name): entries for name, entries in self.settings.items() if entries}
+        if f"x{scale}" not in by_scale:
+            raise InputError(f"protocol {self.name!r} has no settings for x{scale}, only for {', '.join(by_scale)}")
+        parsed = [parse_fixed_degradation(entry) for entry in by_scale[f"x{scale}"]]
         return {degradation_label(degradation): degradation for degradation in parsed}
 
 
@@ -111,10 +129,6 @@ class PaperRow(_Data):
     ssim: dict[str, list[float]] = {}
     lpips: dict[str, list[float]] = {}
 
-    def figures(self, metric: str) -> dict[str, list[float]]:
-        """Figures by set; empty where the paper prints none."""
-        return getattr(self, metric, {})
-
 
 class PaperTable(_Data):
     """A printed table.
@@ -133,21 +147,10 @@ class PaperTable(_Data):
     protocol: str | None
     scale: int
     settings: list[str]
-    lr_size: Annotated[list[int], Field(min_length=2, max_length=2)] = [256, 256]
+    lr_size: list[int] = [256, 256]
     baseline: str | None = None
     other_degradation: list[str] = []
     methods: dict[str, PaperRow]
-
-    @model_validator(mode="after")
-    def _check(self) -> "PaperTable":
-        for name, row in self.methods.items():
-            for figures in (row.psnr, row.ssim, row.lpips):
-                for set_name, values in figures.items():
-                    if len(values) != len(self.settings):
-                        raise ValueError(
-                            f"{self.name}, {name}, {set_name} has {len(values)} figures, not {len(self.settings)}"
-                        )
-        return self
 
 
 class Paper(_Data):
@@ -155,34 +158,6 @@ class Paper(_Data):
 
     source: str
     tables: list[PaperTable]
-
-
-_Model = TypeVar("_Model", bound=_Data)
-
-
-def read_data(path: str, model: type[_Model], **entries: Any) -> _Model:
-    """Read a YAML file as a model.
-
-    Args:
-        path: of the file.
-        model: the class of its content.
-        entries: that the file does not have itself.
-
-    Raises:
-        InputError: no such file, an unknown or missing key, or a value of another kind; names the first.
-    """
-    options = load_options(path)
-    for key in options.keys() & entries.keys():
-        raise InputError(f"{path!r}: unknown key {key!r}")
-    try:
-        return model.model_validate({**entries, **options})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ": ".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-            reason = f"unknown key{did_you_mean(where, set(model.model_fields) - set(entries))}"
-        raise InputError(f"{path!r}: {where + ': ' if where else ''}{reason}") from None
 
 
 def _packaged(folder: str) -> dict[str, str]:
@@ -210,13 +185,21 @@ def load_protocol(name: str) -> Protocol:
         raise InputError(
             f"protocol {name!r} is neither a file nor a protocol of this package{did_you_mean(name, packaged)}"
         )
-    return read_data(path, Protocol, name=os.path.splitext(os.path.basename(path))[0])
+    try:
+        return Protocol.model_validate({"name": os.path.splitext(os.path.basename(path))[0], **load_options(path)})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ": ".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            reason = f"unknown key{did_you_mean(where, Protocol.model_fields)}"
+        raise InputError(f"{path!r}: {where + ': ' if where else ''}{reason}") from None
 
 
 @functools.cache
 def load_papers() -> list[Paper]:
     """The packaged papers."""
-    return [read_data(path, Paper) for _, path in sorted(_packaged("papers").items())]
+    return [Paper.model_validate(load_options(path)) for _, path in sorted(_packaged("papers").items())]
 
 
 def paper_tables(protocol: str, scale: int) -> list[tuple[str, PaperTable]]:

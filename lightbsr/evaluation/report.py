@@ -10,7 +10,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from .methods import BICUBIC
-from .protocols import MEAN, Size
+from .protocols import MEAN
 from .scoring import Results
 from .tables import DIGITS, NAMES, Row, Table, caption, set_rows
 
@@ -84,11 +84,11 @@ def _comparisons(results: Results) -> list[dict[str, object]]:
     return comparisons
 
 
-def to_html(results: Results, sizes: dict[str, Size], tables: Sequence[Table], notes: Sequence[str]) -> str:
+def to_html(results: Results, tables: Sequence[Table], notes: Sequence[str]) -> str:
     """The whole page."""
     template = (importlib.resources.files(__package__) / "report.html").read_text(encoding="utf-8")
     metric = results.metrics[0]
-    panels = [(image_set.title, set_rows(results, sizes, image_set)) for image_set in results.sets]
+    panels = [(image_set.title, set_rows(results, image_set)) for image_set in results.sets]
     plot = complexity_plot(f"{NAMES[metric]} against computation; area: parameters; stars: ours", panels, metric)
     return jinja2.Template(template, autoescape=True).render(
         title=f"lightbsr benchmark: {results.protocol.name}, x{results.scale}",

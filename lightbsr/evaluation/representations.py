@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lightbsr.packaged import find_weights
 from lightbsr.upscaling.upscaler import load_any_network
 from lightbsr_arch import KDSR, KDSRTeacher, LightBSRTeacher
 from lightbsr_compat import InputError
@@ -54,7 +53,6 @@ def load(entry: str) -> tuple[str, str, nn.Module | None]:
         raise InputError(f"--weights {entry!r}: the name {name!r} becomes part of a file's name: give another")
     if path.lower().endswith(".npz"):
         return name, path, None
-    path = find_weights(path)
     network = load_any_network(path)
     if isinstance(network, LightBSRTeacher) and not network.kernel_basis.numel():
         raise InputError(f"the teacher in {path!r} has no kernel basis: convert it with --kernel-basis FILE")
@@ -90,24 +88,20 @@ def read_vectors(path: str, labels: Sequence[str]) -> Vectors:
     return Vectors({"vectors": vectors}, numbers, np.unique(names, return_inverse=True)[1])
 
 
-class _Estimate(NamedTuple):
-    """A network's IDR of an image, as its SR network takes it, and the vectors that are scored."""
+def _estimate(
+    network: nn.Module, lq: Tensor, hr: np.ndarray, degradation: PhotoParameters
+) -> tuple[Any, dict[str, Tensor]]:
+    """The IDR of lq (1, 3, h, w) as the SR network takes it, and the vectors that are scored.
 
-    idr: Any
-    vectors: dict[str, Tensor]
-
-
-def _estimate(network: nn.Module, lq: Tensor, hr: np.ndarray, degradation: PhotoParameters) -> _Estimate:
-    """Estimate the IDR of lq (1, 3, h, w); LightBSR's teacher is told the degradation, KDSR's is shown the HR image.
-
-    Vectors of LightBSR: idr_channel (48,); idr_spatial (8,) and estimator (128,), pooled over the image. Of KDSR: idr
-    (4 n,), which is distilled, and guide (n,), which the SR network takes.
+    LightBSR's teacher is told the degradation, KDSR's is shown the HR image. Vectors of LightBSR: idr_channel (48,);
+    idr_spatial (8,) and estimator (128,), pooled over the image. Of KDSR: idr (4 n,), which is distilled, and guide
+    (n,), which the SR network takes.
     """
     if isinstance(network, (KDSR, KDSRTeacher)):
         gt = torch.from_numpy(hr.transpose(2, 0, 1).copy())[None].to(lq) / 255.0
         idr = network.estimate_idr(lq, gt) if isinstance(network, KDSRTeacher) else network.estimate_idr(lq)
         guide = network.converter(idr)
-        return _Estimate(guide, {"idr": idr[0], "guide": guide[0]})
+        return guide, {"idr": idr[0], "guide": guide[0]}
     if isinstance(network, LightBSRTeacher):
         noise_sigma = torch.tensor([degradation.noise_sigma]).to(lq)
         kernel, photo = degradation.kernel().to(lq), degradation.scalars()[None].to(lq)
@@ -117,7 +111,7 @@ def _estimate(network: nn.Module, lq: Tensor, hr: np.ndarray, degradation: Photo
         features = network.estimator(lq)  # type: ignore[operator]
     idr = network.converter(features, lq.shape[-2:])  # type: ignore[operator]
     pooled = {"idr_spatial": idr.spatial[0].mean((1, 2)), "estimator": features[0].mean((1, 2))}
-    return _Estimate(idr, {"idr_channel": idr.channel[0], **pooled})
+    return idr, {"idr_channel": idr.channel[0], **pooled}
 
 
 @torch.inference_mode()
@@ -150,11 +144,11 @@ def collect(
             assert hr is not None
             lqs = [make_lq(image, hr, degradation, scale)[None].to(device) for degradation in degradations]
             estimates = [_estimate(network, lq, hr, d) for lq, d in zip(lqs, degradations, strict=True)]
-            vectors = [{k: v.double().cpu().numpy() for k, v in estimate.vectors.items()} for estimate in estimates]
+            vectors = [{k: v.double().cpu().numpy() for k, v in vectors.items()} for _, vectors in estimates]
             if not all(np.isfinite(vector).all() for row in vectors for vector in row.values()):
                 raise InputError(f"image {image.name!r}: its IDR is not finite (NaN or infinity)")
             if swap:
-                srs = [[network.sr_network(lq, estimate.idr)[0] for estimate in estimates] for lq in lqs]  # type: ignore[operator]
+                srs = [[network.sr_network(lq, idr)[0] for idr, _ in estimates] for lq in lqs]  # type: ignore[operator]
                 swapped.append([[finite_score(psnr, to_8_bit_image(sr), hr) for sr in line] for line in srs])
         except InputError as error:
             failures.append(str(error))

@@ -1,6 +1,5 @@
 """Score methods on test sets under a protocol: every image, every setting, every method."""
 
-import functools
 import importlib
 import math
 from collections.abc import Callable, Sequence
@@ -11,53 +10,43 @@ import cv2
 import numpy as np
 import torch
 from basicsr.metrics import calculate_niqe, calculate_psnr, calculate_ssim
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from lightbsr_compat import InputError
 from lightbsr_compat.images import read_rgb8
 from lightbsr_data import PhotoParameters
+from lightbsr_data.datasets import benchmark_noise, degrade_fixed
 from lightbsr_data.scores import finite_mean, finite_score
+from lightbsr_data.settings import KERNEL_SIZE
 
-from .degradation import fixed_degradation
 from .image_sets import ImageSet, SetImage
 from .methods import Method, to_8_bit_image
-from .protocols import MEAN, Protocol
+from .protocols import MEAN, Protocol, Size
 
 PICTURE_SIDE = 256  # pixels of the report's pictures
 LOWER_IS_BETTER = ("niqe", "lpips", "dists")
-# Metrics of optional packages: where each is found, as (package, function that makes it, its arguments).
-_OPTIONAL = {
-    "lpips": [("pyiqa", "create_metric", {"metric_name": "lpips"}), ("lpips", "LPIPS", {"net": "alex"})],
-    "dists": [("pyiqa", "create_metric", {"metric_name": "dists"})],
-}
-
 Metric = Callable[[np.ndarray, Any], float]  # (H, W, 3) uint8, RGB: SR image, HR image (None without one)
 
 
 def _learned_metric(name: str, device: torch.device) -> Metric:
-    """LPIPS (AlexNet) or DISTS of whole RGB images.
+    """LPIPS (AlexNet) or DISTS of whole RGB images, of the package pyiqa.
 
     Raises:
-        InputError: no package that has it is installed, or its weights cannot be had.
+        InputError: the package is not installed, or its weights cannot be had.
     """
-    for package, function, arguments in _OPTIONAL[name]:
-        try:
-            network = getattr(importlib.import_module(package), function)(**arguments).to(device).eval()
-        except ModuleNotFoundError:
-            continue
-        except Exception as error:  # whatever downloading weights provokes
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{name} is left out: {package} cannot make it ({reason})") from None
-        options = {"normalize": True} if package == "lpips" else {}  # images are in [0, 1], not in [-1, 1]
-        return functools.partial(_apply, network, options, device)
-    packages = " or ".join(dict.fromkeys(package for package, *_ in _OPTIONAL[name]))
-    raise InputError(f"{name} is left out: it needs the package {packages} (pip install {packages.split()[0]})")
+    try:
+        network = importlib.import_module("pyiqa").create_metric(name, device=device)
+    except ModuleNotFoundError:
+        raise InputError(f"{name} is left out: it needs the package pyiqa (pip install pyiqa)") from None
+    except Exception as error:  # whatever downloading weights provokes
+        raise InputError(f"{name} is left out: pyiqa cannot make it ({' '.join(str(error).split())[:200]})") from None
 
+    @torch.inference_mode()
+    def calculate(sr: np.ndarray, hr: np.ndarray) -> float:
+        return float(network(*(_to_tensor(image)[None].to(device) for image in (sr, hr))))
 
-@torch.inference_mode()
-def _apply(network: nn.Module, options: dict[str, Any], device: torch.device, sr: np.ndarray, hr: np.ndarray) -> float:
-    return float(network(_to_tensor(sr)[None].to(device), _to_tensor(hr)[None].to(device), **options))
+    return calculate
 
 
 def make_metrics(
@@ -78,7 +67,7 @@ def make_metrics(
     }
     left_out = []
     for name in names:
-        if name in _OPTIONAL:
+        if name in ("lpips", "dists"):
             try:
                 metrics[name] = _learned_metric(name, device)
             except InputError as error:
@@ -97,6 +86,7 @@ class Results:
         scores: (method, set, setting, metric) -> one score per image, NaN where there is none.
         pictures: (set, image number) -> method, LR or HR -> the middle of the image as JPEG, of ``picture_setting``.
         failures: a sentence for every image without a score.
+        sizes: what the networks cost, by method.
     """
 
     protocol: Protocol
@@ -108,6 +98,7 @@ class Results:
     scores: dict[tuple[str, str, str, str], list[float]] = field(default_factory=dict)
     pictures: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    sizes: dict[str, Size] = field(default_factory=dict)
 
     @property
     def picture_setting(self) -> str:
@@ -160,12 +151,18 @@ def read_hr(image: SetImage, scale: int) -> np.ndarray | None:
 def make_lq(image: SetImage, hr: np.ndarray | None, degradation: PhotoParameters | None, scale: int) -> Tensor:
     """The LR image (3, h, w) in [0, 1]: the degraded HR image, or the LR image's file where nothing is degraded.
 
+    What is degraded depends on image, name (which seeds the noise) and degradation alone.
+
     Raises:
-        InputError: a file that cannot be read, or sizes that do not fit.
+        InputError: a file that cannot be read, sizes that do not fit, or an image too small to be blurred.
     """
     if degradation is not None:
         assert hr is not None
-        return fixed_degradation(hr, degradation, name=image.name, scale=scale)
+        height, width = hr.shape[:2]
+        if min(height, width) <= KERNEL_SIZE // 2:
+            raise InputError(f"image {image.name!r} is {width}x{height}, too small to be blurred by a 21x21 kernel")
+        noise = benchmark_noise(image.name, degradation, (3, height // scale, width // scale))
+        return degrade_fixed(_to_tensor(hr)[None], degradation, None if noise is None else noise[None], scale=scale)[0]
     assert image.lr is not None
     lr = read_rgb8(image.lr)
     height, width = (side * scale for side in lr.shape[:2])

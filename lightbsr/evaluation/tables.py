@@ -72,7 +72,7 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no -0.00
 
 
-def our_row(results: Results, sizes: dict[str, Size], method: str, image_set: ImageSet) -> Row:
+def our_row(results: Results, method: str, image_set: ImageSet) -> Row:
     """Our figures of a method on a set."""
     figures, counts = {}, []
     for metric in results.metrics:
@@ -81,24 +81,24 @@ def our_row(results: Results, sizes: dict[str, Size], method: str, image_set: Im
             counts.append(count)
             if count:
                 figures[label, metric] = mean
-    return Row(method, OURS, sizes.get(method, Size()), figures, len(image_set.images) - min(counts))
+    return Row(method, OURS, results.sizes.get(method, Size()), figures, len(image_set.images) - min(counts))
 
 
 def paper_row(paper: str, table: PaperTable, method: str, set_name: str) -> Row:
     """A paper's figures of a method on a set, and their mean."""
     printed = table.methods[method]
     figures: dict[tuple[str, str], float] = {}
-    for metric in DIGITS:
-        if values := printed.figures(metric).get(set_name):
+    for metric in ("psnr", "ssim", "lpips"):
+        if values := getattr(printed, metric).get(set_name):
             figures |= {(label, metric): value for label, value in zip(table.settings, values, strict=True)}
             figures[MEAN, metric] = math.fsum(values) / len(values)
     comparable = method not in table.other_degradation
     return Row(method, f"{paper}, {table.name}", printed.size, figures, comparable=comparable)
 
 
-def set_rows(results: Results, sizes: dict[str, Size], image_set: ImageSet) -> list[Row]:
+def set_rows(results: Results, image_set: ImageSet) -> list[Row]:
     """Our rows and the papers', the best mean of the main metric first; of a partial set ours alone."""
-    rows = [our_row(results, sizes, method, image_set) for method in results.methods]
+    rows = [our_row(results, method, image_set) for method in results.methods]
     for paper, table in paper_tables(results.protocol.name, results.scale):
         if table.baseline is None and not image_set.is_partial:
             printed = [paper_row(paper, table, method, image_set.name) for method in table.methods]
@@ -150,46 +150,47 @@ def _table(
     return Table(title, head, lines, [row.is_ours for row in rows], notes)
 
 
-def set_table(results: Results, sizes: dict[str, Size], image_set: ImageSet) -> Table:
+def set_table(results: Results, image_set: ImageSet) -> Table:
     """The table of one set: a column for each setting, and the gap of our methods to a paper's of the same name."""
-    rows = set_rows(results, sizes, image_set)
+    rows = set_rows(results, image_set)
     papers = {row.method.lower(): row for row in rows if not row.is_ours}
     references = [papers.get(row.method.lower()) if row.is_ours else None for row in rows]
     columns = results.settings + [MEAN] * (len(results.settings) > 1)
     return _table(image_set.title, rows, columns, results.metrics, references, "to its paper")
 
 
-def ablation_tables(results: Results, sizes: dict[str, Size]) -> Iterator[Table]:
+def _over_sets(rows: dict[str, Row]) -> Row:
+    """One row of a method whose columns are sets, from its row of each set: the means."""
+    means = {
+        (set_name, metric): figure
+        for set_name, row in rows.items()
+        for (label, metric), figure in row.figures.items()
+        if label == MEAN
+    }
+    first = next(iter(rows.values()))
+    return first._replace(figures=means, left_out=sum(row.left_out for row in rows.values()))
+
+
+def ablation_tables(results: Results) -> Iterator[Table]:
     """The papers' tables of ablations that have the name of a method of ours: means, and the gap to the baseline."""
-    sets = [image_set for image_set in results.sets if not image_set.is_partial]
-    labels = [image_set.name for image_set in sets]
+    sets = {image_set.name: image_set for image_set in results.sets if not image_set.is_partial}
     for paper, table in paper_tables(results.protocol.name, results.scale):
         names = {name.lower(): name for name in table.methods}
-        ours = [method for method in results.methods if method.lower() in names]
+        ours = {names[method.lower()]: method for method in results.methods if method.lower() in names}
         if table.baseline is None or not ours or not sets:
             continue
-        rows: list[Row] = []
-        references: list[Row | None] = []
-        for source, methods in ((paper, list(table.methods)), (OURS, ours)):
-            found = {}
-            for method in methods:
-                by_set = [
-                    our_row(results, sizes, method, s) if source == OURS else paper_row(paper, table, method, s.name)
-                    for s in sets
-                ]
-                means = {
-                    (image_set.name, metric): figure
-                    for image_set, row in zip(sets, by_set, strict=True)
-                    for (label, metric), figure in row.figures.items()
-                    if label == MEAN
-                }
-                left_out = sum(row.left_out for row in by_set)
-                name = names[method.lower()]
-                found[name] = by_set[0]._replace(method=name, figures=means, left_out=left_out)
-            rows += found.values()
-            references += [found.get(table.baseline)] * len(found)
+        printed = {
+            name: _over_sets({set_name: paper_row(paper, table, name, set_name) for set_name in sets})
+            for name in table.methods
+        }
+        found = {
+            name: _over_sets({s: our_row(results, method, image_set) for s, image_set in sets.items()})
+            for name, method in ours.items()
+        }
+        rows = [row._replace(method=name) for group in (printed, found) for name, row in group.items()]
+        references = [group.get(table.baseline) for group in (printed, found) for _ in group]
         title = f"{paper}, {table.name}: means over the settings"
-        yield _table(title, rows, labels, results.metrics, references, f"to {table.baseline}")
+        yield _table(title, rows, list(sets), results.metrics, references, f"to {table.baseline}")
 
 
 def caption(results: Results) -> str:
@@ -199,13 +200,13 @@ def caption(results: Results) -> str:
     return f"{metrics}, protocol {results.protocol.name}{source}, x{results.scale}"
 
 
-def to_csv(results: Results, sizes: dict[str, Size]) -> str:
+def to_csv(results: Results) -> str:
     """One line for each method, set and setting, ours before the papers'; ``mean`` is a setting too."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["method", "source", "set", "images", "setting", *results.metrics, *Size.model_fields])
     for image_set in results.sets:
-        for row in sorted(set_rows(results, sizes, image_set), key=lambda row: not row.is_ours):
+        for row in sorted(set_rows(results, image_set), key=lambda row: not row.is_ours):
             count = len(image_set.images) - row.left_out if row.is_ours else None
             for label in (*results.settings, MEAN):
                 figures = [row.figures.get((label, metric)) for metric in results.metrics]

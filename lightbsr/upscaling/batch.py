@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from lightbsr.files import write_file
 from lightbsr_compat.errors import InputError
-from lightbsr_compat.files import atomic_write
 from lightbsr_compat.images import MAX_BYTES, Picture, decode_picture, read_bytes
 
 from .encoding import encode_picture
@@ -61,93 +61,77 @@ def shared_idr(upscaler: Upscaler, jobs: Sequence[Job]) -> Tensor:
     return upscaler.estimate_idr(readable())
 
 
-class Batch:
-    """Upscales jobs one after the other.
+def upscale_all(
+    upscaler: Upscaler,
+    jobs: Sequence[Job],
+    *,
+    output: str,
+    size: TargetSize | None = None,
+    idr: Tensor | None = None,
+    strip_metadata: bool = False,
+) -> list[str]:
+    """Upscale images one after the other, with a progress bar; a bad one is reported at the end.
 
     Args:
         upscaler: the network.
+        jobs: the images.
+        output: where results are, for the report.
         size: of the results; None: as the network makes them.
         idr: in place of each image's own.
         strip_metadata: leave out EXIF, XMP and IPTC; the colour profile stays.
+
+    Returns:
+        A sentence for each image that failed.
     """
+    failed: list[str] = []
+    done = 0
+    try:
+        for job in tqdm(jobs, unit="image", disable=None):
+            try:
+                _write(job, _upscaled(upscaler, job, size, idr, strip_metadata))
+                done += 1
+            except (InputError, OSError, MemoryError, cv2.error) as error:
+                reason = str(error) or "not enough memory"
+                failed.append(reason if isinstance(error, InputError) else f"image {job.source!r}: {reason}")
+    finally:  # also where Ctrl-C ends it
+        for sentence in failed:
+            print(f"lightbsr: error: {sentence}", file=sys.stderr)
+        where = f" to {output!r}" if done and output != STANDARD else ""
+        print(f"lightbsr: {done} upscaled{where}{f', {len(failed)} failed' if failed else ''}", file=sys.stderr)
+    return failed
 
-    def __init__(
-        self,
-        upscaler: Upscaler,
-        *,
-        size: TargetSize | None = None,
-        idr: Tensor | None = None,
-        strip_metadata: bool = False,
-    ) -> None:
-        self._upscaler, self._size, self._idr = upscaler, size, idr
-        self._strip_metadata = strip_metadata
 
-    def run(self, jobs: Sequence[Job], *, output: str, skip_existing: bool = False) -> int:
-        """Do the jobs, and report on standard error.
-
-        Args:
-            jobs: the images.
-            output: where results are, for the report.
-            skip_existing: leave out images with a result that is no older than the image.
-
-        Returns:
-            The number of images that failed.
-        """
-        todo = [job for job in jobs if not (skip_existing and _is_done(job))]
-        done, failed = 0, []
-        try:
-            with tqdm(total=len(todo), unit="image", disable=None) as bar:
-                for job in todo:
-                    try:
-                        self._do(job)
-                        done += 1
-                    except (InputError, OSError, MemoryError, cv2.error) as error:
-                        reason = str(error) or "not enough memory"
-                        failed.append(reason if isinstance(error, InputError) else f"image {job.source!r}: {reason}")
-                    bar.update()
-        finally:
-            for sentence in failed:
-                print(f"lightbsr: error: {sentence}", file=sys.stderr)
-            parts = [f"{done} upscaled" + (f" to {output!r}" if done and output != STANDARD else "")]
-            if len(todo) < len(jobs):
-                parts.append(f"{len(jobs) - len(todo)} skipped, which have results, by whatever weights and options")
-            if failed:
-                parts.append(f"{len(failed)} failed")
-            print(f"lightbsr: {', '.join(parts)}", file=sys.stderr)
-        return len(failed)
-
-    def _do(self, job: Job) -> None:
-        picture, colour = read_input(job.source)
-        name = "standard input" if job.source == STANDARD else job.source
-        try:
-            data = encode_picture(self._upscaled(picture, colour, os.path.basename(name)), job.format)
-        except InputError as error:
-            raise InputError(f"image {name!r}: {error}") from None
-        if job.target == STANDARD:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        with atomic_write(job.target) as temporary, open(temporary, "wb") as file:
-            file.write(data)
-
-    def _upscaled(self, picture: Picture, colour: np.ndarray, name: str) -> Picture:
-        h, w = colour.shape[:2]
-        scale = self._upscaler.scale
-        size = (h * scale, w * scale) if self._size is None else self._size.of((h, w), scale)
-        with tqdm(unit="tile", desc=ascii(name), leave=False, delay=1, disable=None) as bar:
+def _upscaled(upscaler: Upscaler, job: Job, size: TargetSize | None, idr: Tensor | None, strip_metadata: bool) -> bytes:
+    """The content of a job's result."""
+    picture, colour = read_input(job.source)
+    name = "standard input" if job.source == STANDARD else job.source
+    h, w = colour.shape[:2]
+    try:
+        target = (h * upscaler.scale, w * upscaler.scale) if size is None else size.of((h, w), upscaler.scale)
+        with tqdm(unit="tile", desc=ascii(os.path.basename(name)), leave=False, delay=1, disable=None) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            sr = self._upscaler(colour, idr=self._idr, progress=progress)
-        alpha = None if picture.alpha is None else resized(picture.alpha, size)
-        if self._strip_metadata:
+            sr = upscaler(colour, idr=idr, progress=progress)
+        alpha = None if picture.alpha is None else resized(picture.alpha, target)
+        if strip_metadata:
             picture = replace(picture, exif=None, xmp=None, iptc=None)
-        return replace(picture, colour=resized(sr, size), alpha=alpha)
+        return encode_picture(replace(picture, colour=resized(sr, target), alpha=alpha), job.format)
+    except InputError as error:
+        raise InputError(f"image {name!r}: {error}") from None
 
 
-def _is_done(job: Job) -> bool:
+def _write(job: Job, data: bytes) -> None:
+    if job.target == STANDARD:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        write_file(job.target, data)
+
+
+def is_done(job: Job) -> bool:
     """Whether there is a result that is no older than its image."""
     try:
         made = os.path.getmtime(job.target)

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import sys
 import warnings
 
 from lightbsr.packaged import DEFAULT_WEIGHTS, packaged_weights
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from .batch import Batch, read_input, shared_idr, warn
+    from .batch import is_done, read_input, shared_idr, upscale_all, warn
     from .jobs import STANDARD, find_images, plan
     from .memory import keep_freed_memory
     from .sizes import TargetSize
@@ -102,5 +103,11 @@ def run(args: argparse.Namespace) -> int:
     idr = shared_idr(upscaler, jobs) if args.share_idr else None
     if args.like:
         idr = upscaler.estimate_idr([read_input(args.like)[1]])
-    batch = Batch(upscaler, size=size, idr=idr, strip_metadata=args.strip_metadata)
-    return 1 if batch.run(jobs, output=args.output, skip_existing=args.skip_existing) else 0
+    todo = [job for job in jobs if not (args.skip_existing and is_done(job))]
+    if len(todo) < len(jobs):
+        print(
+            f"lightbsr: {len(jobs) - len(todo)} skipped, which have results, by whatever weights and options",
+            file=sys.stderr,
+        )
+    failed = upscale_all(upscaler, todo, output=args.output, size=size, idr=idr, strip_metadata=args.strip_metadata)
+    return 1 if failed else 0

@@ -6,13 +6,14 @@ blocks depend on everything before them; they are estimated from a stratified sa
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightbsr_arch import IDR, KDSR, LightBSR
-from lightbsr_arch.pooling import GivenAverages, Pool, global_average
+from lightbsr_arch.pooling import GivenAverages, global_average
 
 from .regions import Region, cut, whole
 
@@ -137,14 +138,13 @@ class Guidance:
         if sample is not None and network.sr_network.takes_averages:  # type: ignore[union-attr]
             self.averages = self._sampled_averages(network, sample)
 
-    def idr(self, region: Region) -> IDR | Tensor:
-        """The IDR that guides a region's super-resolution."""
+    def of(self, region: Region) -> tuple[Any, ...]:
+        """What the SR network takes beside a region of the LR image: the IDR, and LightBSR's global averages."""
         local = self._local(region)
-        return self._shared if local is None else IDR(self._shared, local)
-
-    def pool(self) -> Pool:
-        """The global averages for one pass of the SR network."""
-        return global_average if self.averages is None else GivenAverages(self.averages)
+        if local is None:
+            return (self._shared,)
+        pool = global_average if self.averages is None else GivenAverages(self.averages)
+        return IDR(self._shared, local), pool
 
     def _local(self, region: Region) -> Tensor | None:
         seen = region.grown(self._parts.margin, self._image.size, self._parts.stride)

@@ -2,12 +2,9 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from lightbsr_arch.pooling import Pool
 
 from .regions import Region, cut, whole
 from .shared import PATCH, Guidance, LRImage
@@ -17,7 +14,7 @@ LEAST_TILE = 16
 SAMPLE = 4  # times the pixels of a tile: the averages need the SR network's body alone, not its hungry tail
 LEAST_SAMPLE = 32 * PATCH**2  # LR pixels; from there on a quarter of the image is enough
 
-SRFunction = Callable[[Tensor, Any, Pool], Tensor]  # (lq, IDR, averages) -> SR, as of the networks' sr_network
+SRFunction = Callable[..., Tensor]  # (lq, *guidance) -> SR, as of the networks' sr_network
 Store = Callable[[Region, Tensor], None]  # (LR region, its SR image (3, h * scale, w * scale), not clamped)
 Progress = Callable[[int, int], None]  # (tiles done, tiles in all)
 
@@ -32,7 +29,7 @@ def super_resolve(
     store: Store,
     *,
     pixels_at_once: int,
-    sr_function: SRFunction | None = None,
+    sr_function: SRFunction,
     idr: Tensor | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -43,15 +40,13 @@ def super_resolve(
         image: the image.
         store: takes each tile.
         pixels_at_once: LR pixels that may pass the network at once, the overlap of tiles included.
-        sr_function: super-resolves tiles; None: the network's own ``sr_network``.
+        sr_function: super-resolves tiles, as the network's own ``sr_network``.
         idr: the shared part of the IDR, (1, D); None estimates the image's own.
         progress: called after every tile.
 
     Raises:
         NotFiniteError: NaN or infinity came out.
     """
-    sr_function = sr_function or network.sr_network  # type: ignore[assignment]
-    assert sr_function is not None
     size, scale = image.size, network.upscale
     if size[0] * size[1] <= pixels_at_once:
         side, sample = max(size), None
@@ -62,7 +57,7 @@ def super_resolve(
     tiles = cut(whole(size), side)
     for i, tile in enumerate(tiles):
         seen = tile.grown(OVERLAP, size)
-        sr = sr_function(image.read(seen), guidance.idr(seen), guidance.pool())[0].float()
+        sr = sr_function(image.read(seen), *guidance.of(seen))[0].float()
         if not torch.isfinite(sr).all():
             raise NotFiniteError
         rows, columns = tile.inside(seen, scale)  # type: ignore[arg-type]

@@ -31,12 +31,12 @@ Image = TypeVar("Image", np.ndarray, Tensor)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: R, G and B in the grey of an image that came in grey
 
 
-def load_any_network(path: str) -> nn.Module:
+def load_any_network(weights: str | os.PathLike[str]) -> nn.Module:
     """Build the network that a checkpoint belongs to; its sizes are read off the weights.
 
     Args:
-        path: a ``.pth`` of training (``params_ema`` is preferred to ``params``), of ``lightbsr convert``, or of the
-            papers' released format.
+        weights: the name of packaged weights, or a file of training (``params_ema`` is preferred to ``params``), of
+            ``lightbsr convert``, or of the papers' released format.
 
     Returns:
         The network in eval mode, on the CPU.
@@ -44,6 +44,7 @@ def load_any_network(path: str) -> nn.Module:
     Raises:
         InputError: no file, no weights in it that are known, or weights that are not finite.
     """
+    path = find_weights(weights)
     checkpoint = load_weights_file(path)
     try:
         state_dict = find_state_dict(checkpoint)
@@ -59,16 +60,32 @@ def load_any_network(path: str) -> nn.Module:
         raise InputError(f"{path!r}: {' '.join(str(error).split())[:300]}") from None
 
 
-def load_network(path: str) -> nn.Module:
+def load_network(weights: str | os.PathLike[str]) -> nn.Module:
     """As ``load_any_network``, for a network that needs the LR image alone.
 
     Raises:
         InputError: also where the weights are a teacher's.
     """
-    network = load_any_network(path)
+    network = load_any_network(weights)
     if isinstance(network, (KDSRTeacher, LightBSRTeacher)):
-        raise InputError(f"{path!r} holds a teacher, which needs more than the LR image: give a student's weights")
+        raise InputError(
+            f"{os.fspath(weights)!r} holds a teacher, which needs more than the LR image: give a student's weights"
+        )
     return network
+
+
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name; None takes the GPU where there is one.
+
+    Raises:
+        InputError: no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {str(name)!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
 
 
 class Upscaler:
@@ -113,14 +130,11 @@ class Upscaler:
             raise InputError(f"precision is {precision!r}{did_you_mean(precision, PRECISIONS)}")
         if not (tile == "auto" or (isinstance(tile, int) and tile >= 0)):
             raise InputError(f"tile is {tile!r}, but must be auto or a whole number of pixels, 0 for none")
-        network = load_network(find_weights(weights))
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if self.device.type == "cpu":
-                use_cpu_kernels(self._network)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+        network = load_network(weights)
+        self.device = pick_device(device)
+        self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu":
+            use_cpu_kernels(self._network)
         # All super-resolution passes this function: another engine would replace it.
         self._sr_function: SRFunction = network.sr_network  # type: ignore[assignment]
         self.scale: int = network.upscale  # type: ignore[assignment]

@@ -64,12 +64,14 @@ def test_a_folder_of_everything(tmp_path, run, upscaler, photo, capsys):
     Image.fromarray(rgba).save(folder / "deep" / "er" / "clear.png")
     Image.fromarray(grey).save(folder / "grey.png")
     Image.fromarray(rgb[:1, :1]).save(folder / "one.png")
+    Image.fromarray(grey).save(folder / "猫 süß.c.png")
     (folder / "text.png").write_text("I am a text")
-    (folder / "notes.txt").write_text("not looked at")
+    for name in ("a.HEIC", "b.avif", "c.gif", "d.heic", "notes.txt"):
+        (folder / name).touch()
 
     assert run(folder, "-o", out) == 1
 
-    results = ["a", "deep/er/clear", "deep/turned", "deep/wide", "grey", "one"]
+    results = ["a", "deep/er/clear", "deep/turned", "deep/wide", "grey", "one", "猫 süß.c"]
     assert names(out) == [f"{name}_x2.png" for name in results]
     assert np.array_equal(read(out / "a_x2.png"), upscaler(rgb))
     decoded = np.asarray(Image.open(folder / "deep" / "turned.jpg"))
@@ -83,16 +85,14 @@ def test_a_folder_of_everything(tmp_path, run, upscaler, photo, capsys):
     assert clear.shape == (24, 36, 4)
     result = read(out / "grey_x2.png")
     assert np.array_equal(result, upscaler(grey)) and result.shape == (18, 32)
-    assert np.array_equal(read(out / "one_x2.png"), upscaler(rgb[:1, :1])) and read(out / "one_x2.png").shape == (
-        2,
-        2,
-        3,
-    )
+    assert np.array_equal(read(out / "one_x2.png"), upscaler(rgb[:1, :1]))
 
     errors = capsys.readouterr().err
+    (warning,) = (line for line in errors.splitlines() if "warning" in line)
+    assert "a.HEIC'" in warning and "c.gif' and 1 others" in warning and "notes" not in warning
     assert errors.count("lightbsr: error: ") == 1
     assert "text.png' cannot be read: it is no image, or of a kind that is not read" in errors
-    assert f"lightbsr: 6 upscaled to {str(out)!r}, 1 failed" in errors
+    assert f"lightbsr: 7 upscaled to {str(out)!r}, 1 failed" in errors
 
 
 def test_results_are_made_anew_unless_existing_ones_are_to_be_kept(tmp_path, run, photo, capsys):
@@ -113,15 +113,6 @@ def test_results_are_made_anew_unless_existing_ones_are_to_be_kept(tmp_path, run
     assert "3 upscaled to" in capsys.readouterr().err
 
 
-def test_the_default_output_is_a_folder_results(tmp_path, run, photo, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(photo(1, 6, 6)).save("a.png")
-    for _ in range(2):
-        assert run(".") == 0
-    assert names(tmp_path) == ["a.png", "results/a_x2.png"]
-    assert "1 upscaled to 'results'" in capsys.readouterr().err
-
-
 def test_images_of_one_stem_get_distinct_results(tmp_path, run, photo):
     (tmp_path / "in").mkdir()
     (tmp_path / "other").mkdir()
@@ -130,16 +121,6 @@ def test_images_of_one_stem_get_distinct_results(tmp_path, run, photo):
     assert run(tmp_path / "in", tmp_path / "other" / "b.png", "-o", tmp_path / "out") == 0
     expected = ["Photo.webp_x2.png", "b.png_x2.png", "b.png_x2_2.png", "photo.JPG_x2.png", "photo.png_x2.png"]
     assert names(tmp_path / "out") == expected
-
-
-def test_formats_that_are_not_read_are_named(tmp_path, run, photo, capsys):
-    (tmp_path / "in").mkdir()
-    for name in ("a.HEIC", "b.avif", "c.gif", "d.heic", "notes.txt"):
-        (tmp_path / "in" / name).touch()
-    Image.fromarray(photo(1, 6, 6)).save(tmp_path / "in" / "e.png")
-    assert run(tmp_path / "in", "-o", tmp_path / "out") == 0
-    (warning,) = (line for line in capsys.readouterr().err.splitlines() if "warning" in line)
-    assert "a.HEIC'" in warning and "c.gif' and 1 others" in warning and "notes" not in warning
 
 
 def test_hidden_colours_do_not_bleed(tmp_path, run, photo):
@@ -154,34 +135,12 @@ def test_hidden_colours_do_not_bleed(tmp_path, run, photo):
     assert np.array_equal(*results)
 
 
-@pytest.mark.parametrize("format", ["png", "jpg", "webp", "tiff"])
-def test_formats(tmp_path, run, upscaler, photo, format):
-    picture = cv2.GaussianBlur(photo(6, 16, 16), (0, 0), 2)
-    Image.fromarray(picture).save(tmp_path / "a.bmp")
-    assert run(tmp_path / "a.bmp", "-o", tmp_path / "out", "--format", format) == 0
-    assert names(tmp_path / "out") == [f"a_x2.{format}"]
-    with Image.open(tmp_path / "out" / f"a_x2.{format}") as image:
-        assert image.format == {"jpg": "JPEG"}.get(format, format.upper())
-        expected = Image.fromarray(upscaler(picture))
-        assert image.mode == expected.mode and image.size == expected.size
-        # An untrained network's colours are wild, which JPEG and WebP do not keep; grey they do.
-        pair = [np.asarray(one.convert("L")).astype(int) for one in (image, expected)]
-    assert np.abs(pair[0] - pair[1]).mean() <= {"jpg": 2, "webp": 4}.get(format, 0)
-
-
 def test_the_inputs_format(tmp_path, run, photo):
     (tmp_path / "in").mkdir()
     for name in ("a.JPG", "b.webp", "c.tif", "d.bmp", "e.jpeg"):
         Image.fromarray(photo(6, 8, 8)).save(tmp_path / "in" / name)
     assert run(tmp_path / "in", "-o", tmp_path / "out", "--format", "same") == 0
     assert names(tmp_path / "out") == ["a_x2.jpg", "b_x2.webp", "c_x2.tiff", "d_x2.png", "e_x2.jpg"]
-
-
-def test_what_a_format_cannot_hold_is_said_by_name(tmp_path, run, photo, capsys):
-    Image.fromarray(np.dstack([photo(6, 8, 8), photo(7, 8, 8)[..., 0]])).save(tmp_path / "a.png")
-    assert run(tmp_path / "a.png", "-o", tmp_path / "out", "--format", "jpg") == 1
-    assert "a.png': it has alpha, which jpg cannot hold" in capsys.readouterr().err
-    assert names(tmp_path / "out") == []
 
 
 # --- inputs and outputs ---
@@ -244,23 +203,6 @@ def test_which_images_are_found(tmp_path, monkeypatch):
             find_images([odd], "p")
 
 
-def test_no_result_replaces_an_input(tmp_path, run, photo, capsys):
-    for name in ("a.png", "a_x2.png"):
-        Image.fromarray(photo(1, 6, 6)).save(tmp_path / name)
-    assert run(tmp_path / "a.png", tmp_path / "a_x2.png", "-o", tmp_path) == 2
-    assert "a_x2.png' is an input" in capsys.readouterr().err
-    assert names(tmp_path) == ["a.png", "a_x2.png"]
-
-
-def test_names_of_all_languages(tmp_path, run, photo):
-    folder = tmp_path / "ein Ordner"
-    folder.mkdir()
-    for name in ("süß.png", "猫 🐈.png", "a b.c.png"):
-        (folder / name).write_bytes(png(photo(1, 6, 6)))
-    assert run(folder, "-o", tmp_path / "é") == 0
-    assert names(tmp_path / "é") == sorted(["a b.c_x2.png", "süß_x2.png", "猫 🐈_x2.png"])
-
-
 def test_names_that_are_not_utf_8(tmp_path, run, photo, capsys):
     folder = os.fsencode(tmp_path) + b"/in"
     os.mkdir(folder)
@@ -272,14 +214,16 @@ def test_names_that_are_not_utf_8(tmp_path, run, photo, capsys):
     assert r"\udcfe bad.png' cannot be read" in capsys.readouterr().err
 
 
-def test_pipes_and_devices_are_refused_at_once(tmp_path, run, photo, capsys):
+def test_pipes_devices_and_links_to_themselves_are_refused(tmp_path, run, photo, capsys):
     (tmp_path / "in").mkdir()
     os.mkfifo(tmp_path / "in" / "a.png")
     os.symlink("/dev/zero", tmp_path / "in" / "b.png")
+    os.symlink("itself.png", tmp_path / "in" / "itself.png")
     (tmp_path / "in" / "c.png").write_bytes(png(photo(1, 6, 6)))
     assert run(tmp_path / "in", "-o", tmp_path / "out") == 1
     errors = capsys.readouterr().err
-    assert errors.count("is no regular file") == 2 and names(tmp_path / "out") == ["c_x2.png"]
+    assert errors.count("is no regular file") == 2 and "3 failed" in errors and "itself.png" in errors
+    assert names(tmp_path / "out") == ["c_x2.png"]
 
 
 @pytest.mark.parametrize(
@@ -290,6 +234,7 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path, run, photo, capsys):
         (["in", "-o", "in"], "'in' is the output too"),
         (["in", "-o", "in/a.png"], "output 'in/a.png' takes one image"),
         (["in", "-o", "in/notes"], "'in/notes' is no folder"),
+        (["in/a.png", "in/a_x2.png", "-o", "in"], "'in/a_x2.png' is an input"),
         (["in/a.png", "-o", "out.bmp"], "'out.bmp' has the name of an image, but only"),
         (["in", "-o", "in/notes/out"], "output folder 'in/notes/out' cannot be made"),
         (["in/a.png", "-o", "x.jpg", "--format", "png"], "'x.jpg' is called jpg, but the format is png"),
@@ -302,10 +247,11 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path, run, photo, capsys):
 )
 def test_what_cannot_be_begun_has_status_2(tmp_path, run, photo, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    touch(tmp_path, "in/a.png", "in/b.png", "in/notes")
+    touch(tmp_path, "in/a.png", "in/a_x2.png", "in/b.png", "in/notes")
+    before = names(tmp_path)
     assert run(*arguments) == 2
     assert message in capsys.readouterr().err
-    assert [name for name in names(tmp_path) if name != "out"] == ["in/a.png", "in/b.png", "in/notes"]
+    assert names(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -320,22 +266,6 @@ def test_odd_options_are_refused(run, capsys, arguments):
     assert sentence.startswith("lightbsr: error: argument --") and arguments.split()[1] in sentence
 
 
-def test_a_link_to_itself_is_one_bad_file(tmp_path, run, photo, capsys):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "b.png").write_bytes(png(photo(1, 6, 6)))
-    os.symlink("a.png", tmp_path / "in" / "a.png")
-    assert run(tmp_path / "in", "-o", tmp_path / "out") == 1
-    assert "a.png" in capsys.readouterr().err and names(tmp_path / "out") == ["b_x2.png"]
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_read_only_output_folder(tmp_path, run, photo, capsys):
-    (tmp_path / "a.png").write_bytes(png(photo(1, 6, 6)))
-    (tmp_path / "out").mkdir(mode=0o500)
-    assert run(tmp_path / "a.png", "-o", tmp_path / "out") == 1
-    assert "a_x2.png' cannot be written" in capsys.readouterr().err
-
-
 # --- sizes ---
 
 
@@ -343,14 +273,12 @@ def test_a_read_only_output_folder(tmp_path, run, photo, capsys):
     "arguments, label, size",
     [
         (["--outscale", "2.5"], "x2.5", (33, 38)),
-        (["--outscale", "1"], "x1", (13, 15)),
         (["--width", "40"], "w40", (35, 40)),
         (["--height", "20"], "h20", (20, 23)),
         (["--max-side", "21"], "max21", (18, 21)),
-        (["--max-side", "1000"], "max1000", (26, 30)),
     ],
 )
-def test_target_sizes(tmp_path, run, upscaler, photo, arguments, label, size):
+def test_target_sizes(tmp_path, run, photo, arguments, label, size):
     alpha = photo(2, 13, 15)[..., 0]
     pictures = {"rgb": photo(1, 13, 15), "rgba": np.dstack([photo(1, 13, 15), alpha]), "grey": alpha}
     pictures["deep"] = pictures["rgba"].astype(np.uint16) * 257
@@ -362,86 +290,34 @@ def test_target_sizes(tmp_path, run, upscaler, photo, arguments, label, size):
     for name, picture in pictures.items():
         result = read(tmp_path / "out" / f"{name}_{label}.png")
         assert result.shape == (*size, *picture.shape[2:]) and result.dtype == picture.dtype
-    if size[0] <= 26:  # an area average keeps the mean
-        result = read(tmp_path / "out" / f"rgb_{label}.png")
-        assert np.abs(result.mean((0, 1)) - upscaler(pictures["rgb"]).mean((0, 1))).max() < 0.5
 
 
-# --- metadata ---
+# --- metadata and IDRs ---
 
 
-@pytest.fixture
-def photograph(tmp_path, photo):
-    """A JPEG of 20x30, to be turned, as a camera and an editor leave it."""
+def test_metadata_is_stripped_on_demand(tmp_path, run, photo):
     exif = Image.Exif()
-    exif.update({0x0112: 6, 0x010F: "Camera", 0x8298: "Ann", 0x8769: {0xA002: 30, 0xA003: 20, 0x829A: 0.01}})
-    exif[0x8825] = {1: "N", 2: (52.0, 31.0, 12.0)}
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6" exif:PixelXDimension="30">'
-    xmp += b"<tiff:ImageLength>20</tiff:ImageLength>caf\xc3\xa9</d></x:xmpmeta>"
-    iptc = b"\x1c\x02\x50\x00\x03Ann"
-    resource = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc
-    segment = b"\xff\xed" + (len(resource) + 2).to_bytes(2, "big") + resource
-    Image.fromarray(photo(1, 20, 30)).save(tmp_path / "a.jpg", exif=exif, xmp=xmp, extra=segment)
-    return tmp_path / "a.jpg"
+    exif.update({0x010F: "Camera"})
+    Image.fromarray(photo(1, 8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    for name, words, kept in (("b", [], {0x010F: "Camera"}), ("c", ["--strip-metadata"], {})):
+        assert run(tmp_path / "a.jpg", "-o", tmp_path / f"{name}.jpg", *words) == 0
+        with Image.open(tmp_path / f"{name}.jpg") as image:
+            assert dict(image.getexif()) == kept
 
 
-@pytest.mark.parametrize("format", ["png", "jpg", "webp", "tiff"])
-def test_metadata_is_kept_upright_and_with_the_right_size(tmp_path, run, photograph, format):
-    assert run(photograph, "-o", tmp_path / "out", "--format", format) == 0
-    with Image.open(tmp_path / "out" / f"a_x2.{format}") as image:
-        image.load()
-        exif, info = image.getexif(), image.info
-        assert image.size == (40, 60) and exif.get(0x0112, 1) == 1
-        assert exif[0x010F] == "Camera" and exif[0x8298] == "Ann"
-        if format != "tiff":
-            camera = exif.get_ifd(0x8769)
-            assert (camera[0xA002], camera[0xA003]) == (40, 60) and float(camera[0x829A]) == 0.01
-            assert exif.get_ifd(0x8825)[2] == (52.0, 31.0, 12.0)
-        assert b'tiff:Orientation="1" exif:PixelXDimension="40"><tiff:ImageLength>60<' in info["xmp"]
-        assert "café".encode() in info["xmp"]
-        if format in ("jpg", "tiff"):
-            iptc = image.tag_v2[33_723] if format == "tiff" else info["photoshop"][0x0404]
-            assert iptc == b"\x1c\x02\x50\x00\x03Ann"
-
-
-def test_metadata_is_stripped_on_demand(tmp_path, run, photograph):
-    assert run(photograph, "-o", tmp_path / "b.jpg", "--strip-metadata") == 0
-    with Image.open(tmp_path / "b.jpg") as image:
-        assert image.size == (40, 60) and not image.getexif() and not {"xmp", "photoshop", "exif"} & set(image.info)
-
-
-# --- IDRs ---
-
-
-def test_frames_share_one_idr(tmp_path, run, upscaler, photo):
+def test_images_that_share_an_idr(tmp_path, run, upscaler, photo):
     (tmp_path / "in").mkdir()
-    frames = [photo(i, 12, 14) for i in range(3)]
-    for i, frame in enumerate(frames):
-        (tmp_path / "in" / f"{i}.png").write_bytes(png(frame))
-    assert run(tmp_path / "in", "-o", tmp_path / "out", "--share-idr") == 0
-    idr = upscaler.estimate_idr(frames)
-    for i, frame in enumerate(frames):
-        assert np.array_equal(read(tmp_path / "out" / f"{i}_x2.png"), upscaler(frame, idr=idr))
-
-
-def test_the_idr_of_another_image(tmp_path, run, upscaler, photo):
-    image, like = photo(1, 12, 14), photo(2, 20, 20)
-    (tmp_path / "a.png").write_bytes(png(image))
-    (tmp_path / "like.png").write_bytes(png(like))
-    assert run(tmp_path / "a.png", "-o", tmp_path / "b.png", "--like", tmp_path / "like.png") == 0
-    assert np.array_equal(read(tmp_path / "b.png"), upscaler(image, idr=upscaler.estimate_idr([like])))
+    images, like = [photo(i, 12, 14) for i in range(3)], photo(5, 20, 20)
+    for path, image in {"in/0": images[0], "in/1": images[1], "in/2": images[2], "like": like}.items():
+        (tmp_path / f"{path}.png").write_bytes(png(image))
+    for words, shared in ((["--share-idr"], images), (["--like", tmp_path / "like.png"], [like])):
+        assert run(tmp_path / "in", "-o", tmp_path / "out", *words) == 0
+        idr = upscaler.estimate_idr(shared)
+        for i, image in enumerate(images):
+            assert np.array_equal(read(tmp_path / "out" / f"{i}_x2.png"), upscaler(image, idr=idr))
 
 
 # --- weights, start and interruptions ---
-
-
-def test_weights_that_are_not_finite_are_refused(tmp_path, weights, photo, capsys):
-    checkpoint = torch.load(weights)
-    checkpoint["params"]["sr_network.body_conv.bias"][3] = torch.nan
-    torch.save(checkpoint, tmp_path / "nan.pth")
-    (tmp_path / "a.png").write_bytes(png(photo(1, 6, 6)))
-    assert cli.main(["upscale", str(tmp_path / "a.png"), "--weights", str(tmp_path / "nan.pth")]) == 2
-    assert "not finite (NaN or infinity), in 'sr_network.body_conv.bias'" in capsys.readouterr().err
 
 
 def test_the_command_imports_no_training(tmp_path, weights, photo):

@@ -150,6 +150,10 @@ def test_all_kinds_of_weights(tmp_path, network, path, released_state_dict, phot
     assert np.array_equal(Upscaler(tmp_path / "ours.safetensors")(image), Upscaler(path)(image))
     torch.save(released_state_dict("lightbsr_student_x4"), tmp_path / "released.pth")
     assert Upscaler(tmp_path / "released.pth").scale == 4
+    damaged = network.state_dict() | {"sr_network.body_conv.bias": torch.full((8,), torch.nan)}
+    torch.save({"params": damaged}, tmp_path / "nan.pth")
+    with pytest.raises(InputError, match=r"not finite \(NaN or infinity\), in 'sr_network.body_conv.bias'"):
+        Upscaler(tmp_path / "nan.pth")
 
 
 def test_packaged_weights_are_found_by_name(tmp_path, monkeypatch, path):

@@ -1,5 +1,6 @@
 """``lightbsr benchmark``: figures, layouts, other tools' images, pairs, images without a score, refusals."""
 
+import argparse
 import csv
 import math
 import os
@@ -12,21 +13,26 @@ import numpy as np
 import pytest
 import torch
 
-from lightbsr.evaluation.benchmark import benchmark
+from lightbsr.evaluation.benchmark import add_arguments, benchmark
 from lightbsr.evaluation.cost import count_gmacs
 from lightbsr.evaluation.image_sets import canonical
 from lightbsr_arch import KDSR, LightBSR
 from lightbsr_cli import main
 
 
-def run(data, out, *words):
-    return main(
-        ["benchmark", "--data", str(data), "--out", str(out), "--device", "cpu", "--speed-size", "8", "9", *words]
-    )
+def words(data, out, *more):
+    return ["--data", str(data), "--out", str(out), "--device", "cpu", "--speed-size", "8", "9", *more]
 
 
-def compute(data, out, **options):
-    return benchmark(str(data), out=str(out), device="cpu", speed_size=(8, 8), **options)
+def run(data, out, *more):
+    return main(["benchmark", *words(data, out, *more)])
+
+
+def compute(data, out, *more):
+    """The scores of a run."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return benchmark(parser.parse_args(words(data, out, *more)))
 
 
 def rows(out, **wanted):
@@ -35,9 +41,9 @@ def rows(out, **wanted):
         return [row for row in csv.DictReader(file) if all(row[key] == value for key, value in wanted.items())]
 
 
-def refusal(capsys, data, out, *words):
+def refusal(capsys, data, out, *more):
     """The one sentence that a run is refused with."""
-    assert run(data, out, *words) == 2
+    assert run(data, out, *more) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("lightbsr: error: ") and "\n" not in error
     return error
@@ -68,8 +74,8 @@ def test_our_rows_stand_among_the_papers(data, weights, tmp_path, capsys):
 
 
 def test_ablations_are_compared_with_the_whole_method(data, weights, tmp_path, capsys):
-    words = [word for name in ("t2", "T4") for word in ("--method", f"{name}={weights(name)}")]
-    assert run(data, tmp_path / "out", *words, "--sets", "Set5") == 0
+    methods = [word for name in ("t2", "T4") for word in ("--method", f"{name}={weights(name)}")]
+    assert run(data, tmp_path / "out", *methods, "--sets", "Set5") == 0
     shown = capsys.readouterr().out
     table = shown[shown.index("LightBSR (ICCV 2025), Table 1") :]
     lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| T")}
@@ -85,7 +91,7 @@ def test_the_network_is_scored_as_upscaled_images_are(data, weights, tmp_path):
     from lightbsr.upscaling.upscaler import Upscaler
     from lightbsr_data import BlindBenchmarkDataset
 
-    results = compute(data, tmp_path, methods=[f"mine={weights('a')}"], sets=["Set5"], protocol="iso")
+    results = compute(data, tmp_path, "--method", f"mine={weights('a')}", "--sets", "Set5")
     options = {"dataroot_gt": str(data / "Set5"), "io_backend": {"type": "disk"}, "scale": 4}
     item = BlindBenchmarkDataset({**options, "degradation": {"sigma": 2.4}})[1]
     lq, gt = ((item[key] * 255).round().byte().permute(1, 2, 0).numpy() for key in ("lq", "gt"))
@@ -95,7 +101,7 @@ def test_the_network_is_scored_as_upscaled_images_are(data, weights, tmp_path):
 
 
 def test_bicubic_row_of_table_3(datasets_root, tmp_path):
-    results = compute(datasets_root / "benchmark", tmp_path, protocol="iso", sets=["Set5", "Set14"])
+    results = compute(datasets_root / "benchmark", tmp_path, "--sets", "Set5", "Set14")
     expected = {"Set5": [27.6929, 25.9939, 24.4492], "Set14": [25.5954, 24.3937, 23.2485]}
     for set_name, figures in expected.items():
         found = [results.mean("Bicubic", set_name, f"sigma{sigma}", "psnr")[0] for sigma in (1.2, 2.4, 3.6)]
@@ -104,11 +110,11 @@ def test_bicubic_row_of_table_3(datasets_root, tmp_path):
 
 def test_a_score_depends_on_image_and_setting_alone(data, tmp_path):
     """Noise included: an image alone, at another place in the order, has the same score."""
-    whole = compute(data, tmp_path / "a", protocol="aniso9", sets=["Set5"])
+    whole = compute(data, tmp_path / "a", "--protocol", "aniso9", "--sets", "Set5")
     alone = tmp_path / "alone" / "Set5"
     alone.mkdir(parents=True)
     shutil.copy(data / "Set5" / "image_2.png", alone)
-    again = compute(alone.parent, tmp_path / "b", protocol="aniso9", sets=["Set5"])
+    again = compute(alone.parent, tmp_path / "b", "--protocol", "aniso9", "--sets", "Set5")
     assert len(whole.settings) == 18
     assert all(again.scores[cell] == scores[2:] for cell, scores in whole.scores.items())
 
@@ -121,8 +127,8 @@ def test_layouts(data, tmp_path, layout):
         shutil.copy(path, folder / (f"{path.stem}_HR.png" if layout == "image_SRF_4" else path.name))
     if layout == "image_SRF_4":  # what else lies there is no HR image
         (folder / "image_0_LR.png").write_bytes(b"not looked at")
-    first = compute(data, tmp_path / "a", sets=["Set5"], protocol="aniso9")
-    assert compute(tmp_path / "other", tmp_path / "b", sets=["SET5"], protocol="aniso9").scores == first.scores
+    first = compute(data, tmp_path / "a", "--protocol", "aniso9", "--sets", "Set5")
+    assert compute(tmp_path / "other", tmp_path / "b", "--protocol", "aniso9", "--sets", "SET5").scores == first.scores
 
 
 def test_names_of_sets():
@@ -140,7 +146,7 @@ def test_a_partial_set_stands_without_the_papers_figures(data, tmp_path, capsys)
 
 
 def test_images_without_a_score_are_named_and_left_out(data, weights, tmp_path, capsys):
-    whole = compute(data, tmp_path / "whole", sets=["Set14"])
+    whole = compute(data, tmp_path / "whole", "--sets", "Set14")
     capsys.readouterr()
     (data / "Set5" / "broken.png").write_bytes(b"no image")
     cv2.imwrite(str(data / "Set14" / "small.png"), np.full((24, 24, 3), 7, np.uint8))  # flat: an infinite PSNR
@@ -188,8 +194,8 @@ def test_images_of_other_tools(data, tmp_path, capsys):
     assert run(data, out, "--sets", "Set5", "--method", f"tool={made}") == 1
     error = capsys.readouterr().err
     assert "is 8x8, but x4 of its LR image is 60x48" in error and "no images named 'image_1'" in error
-    words = ("--method", f"tool={made}")
-    assert "holds no folder 'Set14/sigma1.2' or 'Set14_sigma1.2'" in refusal(capsys, data, out, *words)
+    error = refusal(capsys, data, out, "--method", f"tool={made}")
+    assert "holds no folder 'Set14/sigma1.2' or 'Set14_sigma1.2'" in error
 
 
 def test_grey_rgba_and_16_bit(tmp_path):
@@ -220,19 +226,14 @@ def test_real(tmp_path, capsys):
 
 
 def test_pairs(data, tmp_path, capsys, monkeypatch):
-    """LR and HR in two folders, RealSR's names; LPIPS by a package that is there, DISTS by one that is not."""
-    stand_in = types.ModuleType("lpips")
+    """LR and HR in two folders, RealSR's names; LPIPS by a stand-in for pyiqa whose weights of DISTS cannot be had."""
 
-    class MeanAbsoluteError(torch.nn.Module):
-        def __init__(self, net):
-            super().__init__()
+    def create_metric(name, device):
+        if name == "dists":
+            raise OSError("no network")
+        return lambda sr, hr: (sr - hr).abs().mean()
 
-        def forward(self, first, second, *, normalize):
-            return (first - second).abs().mean()
-
-    stand_in.LPIPS = MeanAbsoluteError
-    monkeypatch.setitem(sys.modules, "lpips", stand_in)
-    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    monkeypatch.setitem(sys.modules, "pyiqa", types.SimpleNamespace(create_metric=create_metric))
     for kind in ("LR", "HR"):
         (tmp_path / "pairs" / "realsr" / kind).mkdir(parents=True)
     hr = cv2.imread(str(data / "Set14" / "image_0.png"))
@@ -241,7 +242,7 @@ def test_pairs(data, tmp_path, capsys, monkeypatch):
     cv2.imwrite(str(tmp_path / "pairs" / "realsr" / "LR" / "Canon_001_LR4.png"), lr)
     assert run(tmp_path / "pairs", tmp_path / "out", "--protocol", "paired") == 0
     shown = capsys.readouterr().out
-    assert "dists is left out: it needs the package pyiqa" in shown and "NTIRE2020, AIM2019" in shown
+    assert "dists is left out: pyiqa cannot make it (no network)" in shown and "NTIRE2020, AIM2019" in shown
     (row,) = rows(tmp_path / "out", setting="as_is")
     assert row["set"] == "RealSR" and float(row["psnr"]) > 20 and 0 < float(row["lpips"]) < 0.1 and "dists" not in row
     cv2.imwrite(str(tmp_path / "pairs" / "realsr" / "LR" / "Canon_002_LR4.png"), lr)
@@ -254,7 +255,7 @@ def test_released_weights(data, released_state_dict, tmp_path):
     torch.save(released_state_dict("lightbsr_student_x4"), path)
     for name in ("image_1.png", "image_2.png"):
         (data / "Set5" / name).unlink()
-    results = compute(data, tmp_path / "out", sets=["Set5"], methods=[f"LightBSR={path}"])
+    results = compute(data, tmp_path / "out", "--sets", "Set5", "--method", f"LightBSR={path}")
     assert math.isfinite(results.mean("LightBSR", "Set5", "mean", "psnr")[0])
     (row,) = rows(tmp_path / "out", method="LightBSR", source="here", setting="mean")
     assert float(row["parameters"]) == 3.259947 and float(row["gmacs"]) == pytest.approx(205.93, abs=0.005)
@@ -268,7 +269,7 @@ def test_gmacs_by_hand():
 
 def test_kdsr(data, tmp_path):
     torch.save({"params": KDSR(num_feat=8, num_block=1, num_resblock=1).state_dict()}, tmp_path / "kdsr.pth")
-    results = compute(data, tmp_path / "out", sets=["Set14"], methods=[f"KDSR={tmp_path / 'kdsr.pth'}"])
+    results = compute(data, tmp_path / "out", "--sets", "Set14", "--method", f"KDSR={tmp_path / 'kdsr.pth'}")
     assert math.isfinite(results.mean("KDSR", "Set14", "mean", "ssim")[0])
 
 
@@ -279,7 +280,7 @@ def test_refusals(data, weights, tmp_path, capsys):
     assert "--scale is x3, but a is x4" in refusal(capsys, data, out, "--method", f"a={a}", "--scale", "3")
     assert "is not NAME=WEIGHTS" in refusal(capsys, data, out, "--method", a)
     assert "there is a method 'bicubic' already" in refusal(capsys, data, out, "--method", f"bicubic={a}")
-    assert "neither a checkpoint, nor packaged weights" in refusal(capsys, data, out, "--method", "a=nowhere.pth")
+    assert "no such checkpoint file: 'nowhere.pth'" in refusal(capsys, data, out, "--method", "a=nowhere.pth")
     assert "'nowhere' is no folder" in refusal(capsys, "nowhere", out)
     assert "did you mean 'Set14'?" in refusal(capsys, data, out, "--sets", "Set144")
     (data / "Empty").mkdir()

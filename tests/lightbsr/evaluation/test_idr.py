@@ -8,10 +8,10 @@ import pytest
 import torch
 from basicsr.metrics import calculate_psnr
 
-from lightbsr.evaluation.degradation import fixed_degradation
 from lightbsr.evaluation.idr_scores import idr_scores, tsne
 from lightbsr.evaluation.image_sets import find_images
 from lightbsr.evaluation.representations import collect, swap_loss, targets
+from lightbsr.evaluation.scoring import make_lq
 from lightbsr_arch import IDR, KDSR, KDSRTeacher, LightBSR, LightBSRTeacher
 from lightbsr_cli import main
 from lightbsr_compat import InputError
@@ -178,7 +178,7 @@ def test_swap_loss_by_hand(tmp_path):
     network = Contrast()
     images = find_images(str(tmp_path), "degraded", 1)
     found = swap_loss(collect(network, images, degradations, torch.device("cpu"), swap=True)[1])
-    lqs = [fixed_degradation(edge, d, name="a", scale=1)[None] for d in degradations]
+    lqs = [make_lq(images[0], edge, d, 1)[None] for d in degradations]
     psnr = {}
     for i, lq in enumerate(lqs):
         for j, other in enumerate(lqs):

@@ -6,8 +6,16 @@ import pytest
 import torch
 import yaml
 
-from lightbsr.evaluation.degradation import degradation_label, fixed_degradation
-from lightbsr.evaluation.protocols import SCALES, load_papers, load_protocol, packaged_protocols, paper_tables
+from lightbsr.evaluation.image_sets import SetImage
+from lightbsr.evaluation.protocols import (
+    SCALES,
+    degradation_label,
+    load_papers,
+    load_protocol,
+    packaged_protocols,
+    paper_tables,
+)
+from lightbsr.evaluation.scoring import make_lq
 from lightbsr.packaged import packaged_options
 from lightbsr_compat import InputError, load_options
 from lightbsr_data import BlindBenchmarkDataset
@@ -83,7 +91,8 @@ def test_lr_images_are_those_of_the_data_set(image_folder, entry):
     for i, name in enumerate(dataset.images.names):
         item = dataset[i]
         hr = (item["gt"] * 255).round().byte().permute(1, 2, 0).numpy()
-        assert torch.equal(fixed_degradation(hr, parse_fixed_degradation(entry), name=name, scale=4), item["lq"])
+        image = SetImage(name, hr="", lr=None)
+        assert torch.equal(make_lq(image, hr, parse_fixed_degradation(entry), 4), item["lq"])
 
 
 def test_area_and_jpeg(photo):
@@ -91,7 +100,7 @@ def test_area_and_jpeg(photo):
     hr = photo(0, 48, 64)
 
     def lq(**entry):
-        image = fixed_degradation(hr, parse_fixed_degradation(entry), name="a", scale=4) * 255
+        image = make_lq(SetImage("a", hr="", lr=None), hr, parse_fixed_degradation(entry), 4) * 255
         return image.permute(1, 2, 0).numpy()
 
     blocks = hr.reshape(12, 4, 16, 4, 3).astype(np.float64)
@@ -117,7 +126,6 @@ def test_area_and_jpeg(photo):
         ({"settings": [{"downsample": "nearest"}]}, "downsample is 'nearest', but must be one of bicubic"),
         ({"settings": []}, "images: degraded needs a list of settings"),
         ({"settings": {"x5": []}}, "settings"),
-        ({"name": "mine"}, "unknown key 'name'"),
         ({1: "one"}, "1: Keys should be strings"),
     ],
 )
@@ -205,8 +213,9 @@ def test_every_printed_cell_is_one_of_its_protocol():
             protocol = load_protocol(table.protocol)
             assert set(table.settings) <= {*protocol.degradations(table.scale), "mean"}
             for name, row in table.methods.items():
-                for metric in ("psnr", "ssim", "lpips"):
-                    assert set(row.figures(metric)) <= set(protocol.sets)
+                for figures in (row.psnr, row.ssim, row.lpips):
+                    assert set(figures) <= set(protocol.sets)
+                    assert all(len(values) == len(table.settings) for values in figures.values())
                 known[paper.source, table.name, name] = row
     assert len(known) == 11 + 8 + 4 + 7 + 11 + 5  # LightBSR's Tables 3, 4, 1, 2; KDSR's 1 and 3
     kdsr = known["KDSR (ICLR 2023)", "Table 1", "KDSR-L"]

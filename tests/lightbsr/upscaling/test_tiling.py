@@ -82,11 +82,11 @@ def test_the_idr_found_in_regions_is_the_networks(name, size, networks, photo):
         expected = network.estimate_idr(image.read(whole(size)))
         found = Guidance(network, image, side=20, sample=None)
         if name == "kdsr":
-            torch.testing.assert_close(found.idr(whole(size)), network.converter(expected))
+            torch.testing.assert_close(found.of(whole(size))[0], network.converter(expected))
             return
         for region in cut(whole(size), 17):
             rows, columns = region.inside(whole(size))
-            idr = found.idr(region)
+            idr = found.of(region)[0]
             torch.testing.assert_close(idr.channel, expected.channel)
             torch.testing.assert_close(idr.spatial, expected.spatial[..., rows, columns])
 
@@ -150,11 +150,11 @@ def small_memory(upscale, most, error):
     """Have the network fail above ``most`` pixels; returns the numbers of pixels it was given."""
     attempts, sr_function = [], upscale._sr_function
 
-    def limited(lq, idr, pool):
+    def limited(lq, *guidance):
         attempts.append(lq.shape[2] * lq.shape[3])
         if attempts[-1] > most:
             raise error
-        return sr_function(lq, idr, pool)
+        return sr_function(lq, *guidance)
 
     upscale._sr_function = limited
     return attempts
@@ -207,8 +207,8 @@ def overflowing(upscale, times):
     """Have the network's output hold one infinity whenever a lower precision is in use, or always."""
     sr_function, lower = upscale._sr_function, []
 
-    def overflow(lq, idr, pool):
-        sr = sr_function(lq, idr, pool).clone()
+    def overflow(lq, *guidance):
+        sr = sr_function(lq, *guidance).clone()
         lower.append(torch.is_autocast_enabled("cpu"))
         if lower[-1] or times == "always":
             sr[0, 0, 0, 0] = torch.inf

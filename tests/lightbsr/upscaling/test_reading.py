@@ -1,4 +1,4 @@
-"""Pictures in and out of files: bits, alpha, grey, profile and orientation, against Pillow, OpenCV and tifffile."""
+"""Reading image files: depth, alpha, grey, profile and orientation, of files of all writers."""
 
 import io
 import os
@@ -11,10 +11,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from lightbsr.upscaling.encoding import encode_picture
-from lightbsr.upscaling.sizes import TargetSize, fill_hidden, resized
 from lightbsr_compat.errors import InputError
-from lightbsr_compat.images import Picture, UnreadableImage, decode_picture, decode_rgb8, read_bytes
+from lightbsr_compat.images import UnreadableImage, decode_picture, decode_rgb8, read_bytes
 
 RANDOM = np.random.RandomState(0)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -37,20 +35,18 @@ def opencv_bytes(image, suffix, *options):
     return data.tobytes()
 
 
+def chunk(kind, content):
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def png_bytes(samples, colour_type, bits, extra=b""):
     """A PNG written from the specification, sample by sample: (H, W, C)."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     h, w = samples.shape[:2]
     rows = b"".join(b"\0" + row.astype(f">u{bits // 8}").tobytes() for row in samples)
     header = struct.pack(">IIBBBBB", w, h, bits, colour_type, 0, 0, 0)
     parts = [chunk(b"IHDR", header), extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-# --- reading ---
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -66,7 +62,7 @@ def test_png_keeps_every_sample(bits, colour_type, channels):
         assert picture.alpha is None
 
 
-def test_palettes_and_colour_keys_become_colours_and_alpha():
+def test_palettes_colour_keys_and_black_and_white():
     image = Image.new("P", (3, 1))
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     image.putdata([0, 2, 1])
@@ -78,14 +74,15 @@ def test_palettes_and_colour_keys_become_colours_and_alpha():
     grey = Image.fromarray(np.array([[5, 9]], np.uint8))
     picture = decode_picture(pillow_bytes(grey, "PNG", transparency=9), "g.png")
     assert picture.colour.tolist() == [[5, 9]] and picture.alpha.tolist() == [[255, 0]]
+    picture = decode_picture(pillow_bytes(Image.fromarray(np.array([[True, False]])), "PNG"), "bw.png")
+    assert picture.colour.dtype == np.uint8 and picture.colour.tolist() == [[255, 0]]
 
 
 @pytest.mark.parametrize("colour_type, channels", [(0, 1), (2, 3)])
 def test_colour_keys_of_16_bits_become_alpha(colour_type, channels):
     samples = values(3, 4, channels, bits=16)
-    content = samples[1, 2].astype(">u2").tobytes()
-    chunk = struct.pack(">I", len(content)) + b"tRNS" + content + struct.pack(">I", zlib.crc32(b"tRNS" + content))
-    picture = decode_picture(png_bytes(samples, colour_type, 16, extra=chunk), "a.png")
+    key = chunk(b"tRNS", samples[1, 2].astype(">u2").tobytes())
+    picture = decode_picture(png_bytes(samples, colour_type, 16, extra=key), "a.png")
     expected = np.full((3, 4), 65_535)
     expected[1, 2] = 0
     assert picture.alpha is not None and picture.alpha.dtype == np.uint16 and np.array_equal(picture.alpha, expected)
@@ -126,11 +123,6 @@ def test_jpeg_2000_keeps_its_depth(bits):
     assert np.abs(colour - samples / (2**bits - 1) * 65_535).max() <= 0.5
 
 
-def test_black_and_white_is_grey():
-    picture = decode_picture(pillow_bytes(Image.fromarray(np.array([[True, False]])), "PNG"), "bw.png")
-    assert picture.colour.dtype == np.uint8 and picture.colour.tolist() == [[255, 0]]
-
-
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_tiff_keeps_every_sample(bits, channels):
@@ -164,9 +156,7 @@ def test_orientation_is_applied(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     if kind == "png16":
-        content = exif.tobytes().removeprefix(b"Exif\0\0")
-        chunk = struct.pack(">I", len(content)) + b"eXIf" + content + struct.pack(">I", zlib.crc32(b"eXIf" + content))
-        data = png_bytes(stored, 2, 16, extra=chunk)
+        data = png_bytes(stored, 2, 16, extra=chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")))
     elif kind == "tiff16":
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, stored, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
@@ -248,13 +238,6 @@ def test_what_cannot_be_kept_is_refused_by_name(data, message):
         decode_picture(data(), "odd file")
 
 
-def test_a_jpeg_with_fill_bytes_before_a_marker_is_legal():
-    data = pillow_bytes(Image.fromarray(values(16, 16, 3)), "JPEG")
-    at = data.index(b"\xff\xdb")
-    filled = data[:at] + b"\xff\xff\xff" + data[at:]
-    assert np.array_equal(decode_rgb8(filled, "a.jpg"), decode_rgb8(data, "a.jpg"))
-
-
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "JPEG2000"])
 def test_cut_off_files_are_refused(kind):
     data = pillow_bytes(Image.fromarray(values(40, 50, 3)), kind)
@@ -297,141 +280,3 @@ def test_only_regular_files_are_read(tmp_path):
         file.truncate(2**30 + 1)
     with pytest.raises(InputError, match="1,073,741,825 bytes, but at most"):
         read_bytes(tmp_path / "huge.png")
-
-
-# --- writing ---
-
-
-PICTURES = [
-    Picture(values(9, 5, 3)),
-    Picture(values(9, 5), icc_profile=GREY_PROFILE),
-    Picture(values(9, 5, 3), values(9, 5), SRGB),
-    Picture(values(9, 5), values(9, 5)),
-    Picture(values(9, 5, 3, bits=16), icc_profile=SRGB),
-    Picture(values(9, 5, bits=16)),
-    Picture(values(9, 5, 3, bits=16), values(9, 5, bits=16), SRGB),
-    Picture(values(9, 5, bits=16), values(9, 5, bits=16)),
-    Picture(values(1, 1, 3)),
-]
-
-
-@pytest.mark.parametrize("number", range(len(PICTURES)))
-@pytest.mark.parametrize("name", ["png", "tiff"])
-def test_png_and_tiff_lose_nothing(name, number):
-    picture = PICTURES[number]
-    if name == "png" and picture.colour.ndim == 2 and picture.alpha is not None:
-        return  # see below
-    data = encode_picture(picture, name)
-    grey, deep = picture.colour.ndim == 2, picture.colour.dtype == np.uint16
-    if name == "tiff":
-        samples = tifffile.imread(io.BytesIO(data)).reshape(*picture.colour.shape[:2], -1)
-        parts = [picture.colour] if picture.alpha is None else [picture.colour, picture.alpha]
-        assert np.array_equal(samples, np.dstack(parts))
-        if grey and deep and picture.alpha is not None:
-            return  # which neither Pillow nor OpenCV reads
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        assert image.info.get("icc_profile") == picture.icc_profile
-        if not deep:
-            expected = picture.colour[..., None] if grey else picture.colour
-            if picture.alpha is not None:
-                expected = np.dstack([expected, picture.alpha])
-            assert np.array_equal(np.asarray(image).reshape(expected.shape), expected)
-    again = decode_picture(data, "again")
-    assert np.array_equal(again.colour, picture.colour) and again.icc_profile == picture.icc_profile
-    assert (again.alpha is None) == (picture.alpha is None)
-    assert picture.alpha is None or np.array_equal(again.alpha, picture.alpha)
-
-
-@pytest.mark.parametrize("bits", [8, 16])
-def test_grey_with_alpha_becomes_rgb_in_a_png(bits):
-    picture = Picture(values(9, 5, bits=bits), values(9, 5, bits=bits), GREY_PROFILE)
-    again = decode_picture(encode_picture(picture, "png"), "a.png")
-    assert np.array_equal(again.colour, np.dstack([picture.colour] * 3)) and again.icc_profile is None
-    assert np.array_equal(again.alpha, picture.alpha)
-
-
-@pytest.mark.parametrize("name, tolerance", [("jpg", 12), ("webp", 25)])
-def test_jpeg_and_webp_take_8_bits_and_the_profile(name, tolerance, photo):
-    colour = cv2.GaussianBlur(photo(0, 40, 30), (0, 0), 2)
-    wide = colour.astype(np.uint16) * 257
-    for picture in (Picture(colour, icc_profile=SRGB), Picture(wide, icc_profile=SRGB)):
-        with Image.open(io.BytesIO(encode_picture(picture, name))) as image:
-            assert image.format == {"jpg": "JPEG"}.get(name, name.upper())
-            assert image.info["icc_profile"] == SRGB
-            assert np.abs(np.asarray(image).astype(int) - colour).max() <= tolerance
-    with Image.open(io.BytesIO(encode_picture(Picture(colour[..., 0]), name))) as image:
-        assert np.abs(np.asarray(image.convert("L")).astype(int) - colour[..., 0]).max() <= tolerance
-    assert encode_picture(Picture(colour), name) == encode_picture(Picture(wide), name)
-
-
-def test_webp_keeps_alpha_and_jpeg_refuses_it():
-    picture = Picture(values(8, 8, 3), values(8, 8))
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_picture(picture, "webp"))))[..., 3], picture.alpha)
-    with pytest.raises(InputError, match="has alpha, which jpg cannot hold"):
-        encode_picture(picture, "jpg")
-    with pytest.raises(InputError, match="1x16384 pixels are more than 16,383"):
-        encode_picture(Picture(values(16_384, 1)), "webp")
-
-
-# --- alpha and sizes ---
-
-
-def test_hidden_colours_are_replaced_by_the_nearest_that_shows():
-    colour = values(20, 30, 3)
-    alpha = np.where(RANDOM.rand(20, 30) < 0.1, values(20, 30), 0).astype(np.uint8)
-    filled = fill_hidden(colour, alpha)
-    rows, columns = np.nonzero(alpha)
-    for y in range(20):
-        for x in range(30):
-            if alpha[y, x]:
-                assert np.array_equal(filled[y, x], colour[y, x])
-                continue
-            distances = np.hypot(rows - y, columns - x)
-            # OpenCV's distances are off by a few hundredths.
-            near = distances <= distances.min() * 1.05 + 1e-9
-            assert (filled[y, x] == colour[rows[near], columns[near]]).all(1).any()
-
-
-@pytest.mark.parametrize("alpha", [0, 1, 255])
-def test_where_all_or_nothing_shows_nothing_is_filled(alpha):
-    colour = values(4, 5, bits=16)
-    assert np.array_equal(fill_hidden(colour, np.full((4, 5), alpha, np.uint16)), colour)
-
-
-def test_alpha_is_enlarged_smoothly():
-    opaque = np.full((3, 4), 65_535, np.uint16)
-    assert (resized(opaque, (12, 16)) == 65_535).all()
-    step = np.repeat(np.array([[0, 0, 0, 255, 255, 255]], np.uint8), 6, 0)
-    enlarged = resized(step, (12, 12))
-    assert enlarged.dtype == np.uint8 and (enlarged[:, 0] == 0).all() and (enlarged[:, -1] == 255).all()
-    assert (np.diff(enlarged[5].astype(int)[4:8]) > 0).all()
-
-
-@pytest.mark.parametrize("shape", [(12, 18), (12, 18, 3)])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_smaller_sizes_are_means_over_areas(shape, bits):
-    samples = values(*shape, bits=bits)
-    expected = samples.reshape(4, 3, 6, 3, *shape[2:]).mean((1, 3))
-    assert np.abs(resized(samples, (4, 6)) - expected).max() <= 0.51
-
-
-@pytest.mark.parametrize(
-    "target, size",
-    [
-        (TargetSize("outscale", 2.5), (33, 18)),  # 32.5 and 17.5: halves go up
-        (TargetSize("outscale", 1.1), (14, 8)),
-        (TargetSize("width", 333), (618, 333)),
-        (TargetSize("height", 1), (1, 1)),
-        (TargetSize("max_side", 26), (26, 14)),
-        (TargetSize("max_side", 53), (52, 28)),
-        (TargetSize("max_side", 1), (1, 1)),
-    ],
-)
-def test_target_sizes(target, size):
-    assert target.of((13, 7), 4) == size
-
-
-def test_a_result_has_a_bound():
-    with pytest.raises(InputError, match="the result would be 200000x20000, more than"):
-        TargetSize("width", 200_000).of((10, 100), 4)
