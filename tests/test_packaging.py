@@ -121,14 +121,3 @@ def test_the_wheel_works_outside_the_checkout(wheel, tmp_path):
     assert found[0] == str(len(list((ROOT / "options").rglob("*.yml"))))
     assert found[1:] == sorted(path.stem for path in (ROOT / "lightbsr" / "weights").glob("*.safetensors"))
     assert run("-m", "lightbsr", "--version") == f"lightbsr {wheel.name.split('-')[1]}\n"
-
-
-def test_the_version_stands_in_one_place_and_the_changelog_has_it(wheel):
-    version = wheel.name.split("-")[1]
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert newest is not None and newest[1] == version
-    files = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")]
-    places = [
-        p.name for p in (*files, *ROOT.glob("*.py"), *ROOT.glob("*.toml")) if f'"{version}"' in p.read_text("utf-8")
-    ]
-    assert places == ["pyproject.toml"]

@@ -22,7 +22,7 @@ from lightbsr_data.second_order import (
     poisson_noise,
 )
 
-# Nothing at all happens in such a degradation, but for JPEG at its best.
+# No degradation except JPEG at quality 99.
 NOTHING = dict(
     blur_prob=0.0,
     resize_prob=(0, 0, 1),
@@ -61,7 +61,7 @@ def test_size_range_and_levels(scale, images, kernels):
 def test_the_same_seed_gives_the_same_images(images, kernels):
     degrade = SecondOrderDegradation(scale=4)
     first, drawn = degrade(images, *kernels, generator(3))
-    torch.rand(17)  # torch's own generator has no say
+    torch.rand(17)  # torch's global generator is not used
     again, drawn_again = degrade(images, *kernels, generator(3))
     other, _ = degrade(images, *kernels, generator(4))
     assert torch.equal(first, again)
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_images(images, kernels):
 
 
 @pytest.mark.parametrize("ranges", [FIRST_ORDER, SECOND_ORDER])
-def test_what_is_drawn_lies_in_its_range(ranges, kernels):
+def test_distributions_of_the_drawn_parameters(ranges, kernels):
     drawn = [draw_order(ranges, kernels[0], generator(seed)) for seed in range(400)]
     for name, (low, high), of_all in (
         ("resize", ranges.resize_range, True),
@@ -212,7 +212,7 @@ def test_a_pool_that_batches_do_not_fill_is_refused():
         PairPool(size=10, batch=4)
 
 
-def test_prior_says_what_was_drawn(images, kernels):
+def test_prior_has_the_drawn_parameters(images, kernels):
     basis = kernel_basis()
     _, drawn = SecondOrderDegradation(scale=4)(images, *kernels, generator(1))
     prior = second_order_prior(drawn, basis=basis)

@@ -1,23 +1,21 @@
-"""A good guest: BasicSR is the one that was shipped, after ``import lightbsr`` and after a training command."""
+"""``import lightbsr`` and a training command leave BasicSR's modules, classes and registries unchanged."""
 
 import subprocess
 import sys
-
-import pytest
 
 SNAPSHOT = """
 import sys, types
 
 def snapshot():
     # Every attribute of BasicSR's modules and classes by identity; registries by what they held at first.
-    seen = {}
+    found = {}
     for name, module in sorted(sys.modules.items()):
         if name.split(".")[0] == "basicsr":
             for key, value in vars(module).items():
-                seen[name, key] = value
+                found[name, key] = value
                 if isinstance(value, type) and value.__module__.startswith("basicsr"):
-                    seen.update({(name, key, attribute): v for attribute, v in vars(value).items()})
-    return seen
+                    found.update({(name, key, attribute): v for attribute, v in vars(value).items()})
+    return found
 
 def changed(before, after):
     names = [name for name, value in before.items() if after.get(name) is not value]
@@ -73,17 +71,12 @@ def test_lightbsr_compat_imports_neither_torch_nor_basicsr():
     run(code)
 
 
-def test_importing_lightbsr_warns_of_nothing():
-    subprocess.run([sys.executable, "-W", "error", "-c", "import lightbsr"], check=True, timeout=300)
-
-
-@pytest.mark.parametrize("spec", ["None", "importlib.machinery.ModuleSpec(name, None)"])
-def test_a_stand_in_for_the_torchvision_module_is_left_alone(spec):
-    code = f"""
+def test_another_patch_of_the_torchvision_module_is_kept():
+    code = """
 import importlib.machinery
 name = "torchvision.transforms.functional_tensor"
 stand_in = sys.modules[name] = types.ModuleType(name)
-stand_in.__spec__ = {spec}
+stand_in.__spec__ = importlib.machinery.ModuleSpec(name, None)
 stand_in.rgb_to_grayscale = lambda image: image
 import lightbsr_compat
 import basicsr.data.degradations
@@ -92,7 +85,7 @@ assert sys.modules[name] is stand_in and basicsr.data.degradations.rgb_to_graysc
     run(code)
 
 
-def test_the_torchvision_module_is_found_last_and_loaded_when_it_is_asked_for():
+def test_the_torchvision_module_is_found_last_and_loaded_on_import():
     code = """
 import importlib.util
 import lightbsr_compat, lightbsr_compat.functional_tensor
@@ -110,7 +103,7 @@ assert module.rgb_to_grayscale is torchvision.transforms.functional.rgb_to_grays
     run(code)
 
 
-def test_names_that_another_plug_in_has_taken_get_a_suffix():
+def test_names_that_another_package_has_registered_get_a_suffix():
     code = """
 import warnings
 import lightbsr_compat
@@ -132,12 +125,4 @@ assert sum("_lightbsr" in str(w.message) for w in caught) == 2
 def test_a_folder_called_basicsr_does_not_stop_upscaling(tmp_path):
     (tmp_path / "basicsr" / "models").mkdir(parents=True)
     (tmp_path / "basicsr" / "__init__.py").write_text("raise ImportError('a fork')\n")
-    words = [sys.executable, "-W", "ignore", "-m", "lightbsr", "upscale", "--help"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
     run("import lightbsr.upscaling.command", cwd=tmp_path)
-
-
-@pytest.mark.parametrize("imports", ["import lightbsr_models, lightbsr_data", "import lightbsr_arch"])
-def test_each_package_can_be_imported_first(imports):
-    run(imports)
