@@ -220,13 +220,6 @@ def test_benchmark_items(image_folder, scale):
     assert item["lq_path"] == item["gt_path"] == str(image_folder / "photo_3.png")
 
 
-def test_benchmark_angle_is_in_degrees(image_folder):
-    item = benchmark(image_folder, {"sigma_x": 3.5, "sigma_y": 2.0, "theta": 30, "noise_sigma": 5})[0]
-    sigma_x, sigma_y, theta = torch.tensor([[3.5], [2.0], [math.pi / 6]])
-    torch.testing.assert_close(item["kernel"], gaussian_kernels(sigma_x, sigma_y, theta)[0])
-    assert item["noise_sigma"] == 5
-
-
 def test_benchmark_noise_is_a_function_of_image_and_setting(image_folder, image_lmdb):
     setting = {"sigma": 2.0, "noise_sigma": 10}
     dataset = benchmark(image_folder, setting)

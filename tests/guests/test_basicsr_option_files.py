@@ -46,7 +46,7 @@ def test_all_of_basicsrs_option_files():
         warnings += findings.warnings
     assert len(files) == 70 and warnings == []
     assert others.keys() == BROKEN.keys()
-    assert all(others[name].startswith(sentence) for name, sentence in BROKEN.items())
+    assert all(others[name].startswith(message) for name, message in BROKEN.items())
     assert kinds.keys() - others.values() == ABSENT.keys()
 
 
@@ -85,7 +85,7 @@ def test_an_option_file_as_basicsrs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "sentence"),
+    ("path", "value", "message"),
     [
         ("model_type", "RealESRNetModell", "model_type is 'RealESRNetModell'; did you mean 'RealESRNetModel'?"),
         ("queue_sise", 180, "option 'queue_sise' is passed on as it is; did you mean 'queue_size'?"),
@@ -99,7 +99,7 @@ def test_an_option_file_as_basicsrs(tmp_path):
         ("logger:print_freq", "x", "logger: print_freq is 'x', but must be a whole number"),
     ],
 )
-def test_a_mistake_is_named(path, value, sentence):
+def test_a_mistake_is_named(path, value, message):
     options = yaml.safe_load(REAL_ESRNET.replace("2e-4", "2.0e-4").replace("5e3", "5000"))
     *sections, name = path.split(":")
     section = options
@@ -108,4 +108,4 @@ def test_a_mistake_is_named(path, value, sentence):
     section[name] = value
     findings = check_options(options, is_train=True)
     named = [f for f in [*findings, *findings.warnings] if "is no folder" not in f]
-    assert len(named) == 1 and named[0].startswith(sentence), named
+    assert len(named) == 1 and named[0].startswith(message), named

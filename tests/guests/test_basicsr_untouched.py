@@ -7,7 +7,7 @@ SNAPSHOT = """
 import sys, types
 
 def snapshot():
-    # Every attribute of BasicSR's modules and classes by identity; registries by what they held at first.
+    # Every attribute of BasicSR's modules and classes by identity; registries by their first entries.
     found = {}
     for name, module in sorted(sys.modules.items()):
         if name.split(".")[0] == "basicsr":
@@ -19,7 +19,7 @@ def snapshot():
 
 def changed(before, after):
     names = [name for name, value in before.items() if after.get(name) is not value]
-    # The import system itself hangs a submodule on its package.
+    # The import system adds a submodule to its package.
     names += [name for name in after.keys() - before.keys() if not isinstance(after[name], types.ModuleType)
               and sys.modules.get(name[0]) is not None and name[0] in {n for n, *_ in before}]
     return [name for name in names if name[-1] not in ("__warningregistry__",)]
@@ -33,7 +33,7 @@ def run(code, cwd=None):
     return done.stdout
 
 
-def test_importing_lightbsr_changes_nothing_of_basicsr():
+def test_import_changes_nothing_and_a_training_command_restores_everything():
     code = """
 import lightbsr_compat  # lets BasicSR be imported at all
 import basicsr, basicsr.train, basicsr.test
@@ -45,13 +45,7 @@ assert len(before) > 1000 and changed(before, snapshot()) == [], changed(before,
 for registry, known in zip(registries, entries):
     assert all(dict(iter(registry))[name] is value for name, value in known.items())
 assert "LightBSR" in ARCH_REGISTRY
-"""
-    run(code)
 
-
-def test_a_training_command_changes_basicsr_while_it_runs_and_restores_it():
-    code = """
-import lightbsr
 from lightbsr.training.basicsr_fixes import fixed_basicsr
 before = snapshot()
 with fixed_basicsr():
@@ -66,22 +60,35 @@ except KeyboardInterrupt:
     run(code)
 
 
-def test_lightbsr_compat_imports_neither_torch_nor_basicsr():
-    code = 'import lightbsr_compat; assert not {"torch", "torchvision", "basicsr", "numpy"} & sys.modules.keys()'
+def test_patches_and_registered_names_of_another_package_are_kept():
+    """Our functional_tensor gives way to another one; our names that are taken get a suffix, with a warning."""
+    code = """
+import importlib.machinery, warnings
+name = "torchvision.transforms.functional_tensor"
+other = sys.modules[name] = types.ModuleType(name)
+other.__spec__ = importlib.machinery.ModuleSpec(name, None)
+other.rgb_to_grayscale = lambda image: image
+import lightbsr_compat
+import basicsr.data.degradations
+assert sys.modules[name] is other and basicsr.data.degradations.rgb_to_grayscale is other.rgb_to_grayscale
+
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
+@LOSS_REGISTRY.register()
+class ContrastiveLoss: pass
+@ARCH_REGISTRY.register()
+class Bicubic: pass
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always", UserWarning)
+    import lightbsr_models
+assert LOSS_REGISTRY.get("ContrastiveLoss") is ContrastiveLoss and ARCH_REGISTRY.get("Bicubic") is Bicubic
+assert LOSS_REGISTRY.get("ContrastiveLoss_lightbsr") is lightbsr_models.ContrastiveLoss
+assert sum("_lightbsr" in str(w.message) for w in caught) == 2
+"""
     run(code)
 
 
-def test_another_patch_of_the_torchvision_module_is_kept():
-    code = """
-import importlib.machinery
-name = "torchvision.transforms.functional_tensor"
-stand_in = sys.modules[name] = types.ModuleType(name)
-stand_in.__spec__ = importlib.machinery.ModuleSpec(name, None)
-stand_in.rgb_to_grayscale = lambda image: image
-import lightbsr_compat
-import basicsr.data.degradations
-assert sys.modules[name] is stand_in and basicsr.data.degradations.rgb_to_grayscale is stand_in.rgb_to_grayscale
-"""
+def test_lightbsr_compat_imports_neither_torch_nor_basicsr():
+    code = 'import lightbsr_compat; assert not {"torch", "torchvision", "basicsr", "numpy"} & sys.modules.keys()'
     run(code)
 
 
@@ -99,25 +106,6 @@ import torchvision
 import torchvision.transforms.functional_tensor as module
 assert module.__spec__.name == name and module.__loader__ is module.__spec__.loader
 assert module.rgb_to_grayscale is torchvision.transforms.functional.rgb_to_grayscale
-"""
-    run(code)
-
-
-def test_names_that_another_package_has_registered_get_a_suffix():
-    code = """
-import warnings
-import lightbsr_compat
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
-@LOSS_REGISTRY.register()
-class ContrastiveLoss: pass
-@ARCH_REGISTRY.register()
-class Bicubic: pass
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always", UserWarning)
-    import lightbsr_models
-assert LOSS_REGISTRY.get("ContrastiveLoss") is ContrastiveLoss and ARCH_REGISTRY.get("Bicubic") is Bicubic
-assert LOSS_REGISTRY.get("ContrastiveLoss_lightbsr") is lightbsr_models.ContrastiveLoss
-assert sum("_lightbsr" in str(w.message) for w in caught) == 2
 """
     run(code)
 

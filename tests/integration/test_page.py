@@ -132,7 +132,7 @@ def test_srmodel_trains_our_student(tmp_path, photo):
         network.load_state_dict(checkpoint[key])
 
 
-REGISTRY_STAND_IN = """
+REGISTRY_STUB = """
 class Registry(dict):
     def register(self):
         return lambda cls: self.setdefault(cls.__name__, cls)
@@ -145,11 +145,11 @@ ARCH_REGISTRY = Registry()
     ("section", "package", "scale"), [("neosr", "neosr", {}), ("traiNNer-redux", "traiNNer", {"scale": 3})]
 )
 def test_the_file_for_a_fork_registers_both_students(tmp_path, monkeypatch, section, package, scale):
-    """With a stand-in for the fork: what is tested is the file, not the fork."""
+    """With a stub of the fork: the file is tested, not the fork."""
     for folder in ("", "archs", "utils"):
         (tmp_path / package / folder).mkdir()
         (tmp_path / package / folder / "__init__.py").touch()
-    (tmp_path / package / "utils" / "registry.py").write_text(REGISTRY_STAND_IN)
+    (tmp_path / package / "utils" / "registry.py").write_text(REGISTRY_STUB)
     (tmp_path / package / "archs" / "arch_util.py").write_text("def net_opt():\n    return 3, None\n")
     (block,) = code(section, "python")
     assert block.splitlines()[0] == f"# {package}/archs/blind_arch.py"

@@ -1,4 +1,4 @@
-"""The command line: exit statuses, one sentence per error, nothing half-written."""
+"""The command line: exit statuses, one line per error, no partial output."""
 
 import subprocess
 import sys
@@ -58,7 +58,7 @@ def test_ctrl_c_has_its_own_status(monkeypatch, capsys):
     [
         ("nowhere.pth", "no such checkpoint file"),
         ("garbage.pth", "cannot be read as a PyTorch checkpoint"),
-        ("other.pth", "holds no weights"),
+        ("other.pth", "holds no state dict"),
         ("teacher.pth", "holds a teacher"),
     ],
 )

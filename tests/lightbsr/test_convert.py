@@ -165,14 +165,14 @@ def test_a_full_disk_is_an_input_error(tmp_path, monkeypatch):
 
 def test_our_weights_are_written_in_another_format(tmp_path):
     target = str(tmp_path / "ours.pth")
-    sentence = convert_file("lightbsr_x4_iso", target)
-    assert sentence == f"LightBSR, x4, 321,795 trainable parameters: written to {target}"
+    message = convert_file("lightbsr_x4_iso", target)
+    assert message == f"LightBSR, x4, 321,795 trainable parameters: written to {target}"
     written, packaged = torch.load(target)["params"], load_weights_file(find_weights("lightbsr_x4_iso"))
     assert written.keys() == packaged.keys()
     assert all(torch.equal(written[key], value.to(written[key].dtype)) for key, value in packaged.items())
     assert all(value.dtype != torch.float16 for value in written.values())
     teacher = LightBSRTeacher(kernel_basis=kernel_basis(), setting="iso", queue_size=8, **TINY)
     torch.save({"params": teacher.state_dict()}, tmp_path / "teacher.pth")
-    sentence = convert_file(str(tmp_path / "teacher.pth"), str(tmp_path / "teacher.safetensors"))
-    assert "setting iso" in sentence and "no student" not in sentence
+    message = convert_file(str(tmp_path / "teacher.pth"), str(tmp_path / "teacher.safetensors"))
+    assert "setting iso" in message and "no student" not in message
     assert load_weights_file(tmp_path / "teacher.safetensors").keys() == teacher.state_dict().keys()
