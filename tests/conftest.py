@@ -1,6 +1,6 @@
-"""What all tests share: golden numbers, small synthetic photographs, and the folder of the big data sets.
+"""Fixtures of all tests: golden numbers, small synthetic photographs, and the folder of the data sets.
 
-The golden numbers come from the papers' released implementations (float32, CPU). No released weights are at hand:
+The golden numbers come from the papers' released implementations (float32, CPU). There are no released weights here:
 every tensor of a released state dict is made from its key (``released_state_dict``), and the numbers belong to those.
 """
 

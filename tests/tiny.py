@@ -1,4 +1,4 @@
-"""The packaged option files made tiny, and training runs of them in processes of their own, compared bit by bit."""
+"""The packaged option files with tiny networks; training runs in subprocesses, compared bit by bit."""
 
 import copy
 import os
@@ -20,7 +20,7 @@ BATCH, TOTAL_ITER, PRETRAIN_ITER, EMA_DECAY, QUEUE_SIZE, MOMENTUM = 4, 6, 3, 0.8
 
 
 def merge(options: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Change nested options in place; a value of None takes an option away."""
+    """Change nested options in place; a value of None removes an option."""
     for name, value in changes.items():
         if value is None:
             options.pop(name, None)
@@ -94,7 +94,7 @@ def environment() -> dict[str, str]:
 def train(
     folder: Path, opt: dict[str, Any], *arguments: str, fault: str = "", processes: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """Run a training in a process of its own to its end, whichever that is."""
+    """Run a training in its own process until it ends."""
     words = command(folder, opt, *arguments, fault=fault, processes=processes)
     return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
 

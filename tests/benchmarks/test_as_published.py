@@ -1,4 +1,4 @@
-"""The released procedures give the numbers of ours: what the benchmark compares is the same work."""
+"""The benchmark's two sides, our procedures and the released ones, compute the same."""
 
 import as_published
 import cv2
@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import speed
 import torch
-from as_published import contrastive_loss, degrade, draw_kernels, gaussian_kernel, plain, project, read_views
+from as_published import degrade, draw_kernels, gaussian_kernel, plain, project, read_views
 
-from lightbsr_arch import LightBSRTeacher
 from lightbsr_data import ClassicDegradation, DegradationPriorDataset, gaussian_kernels, kernel_basis
-from lightbsr_models import ContrastiveLoss
 
 CPU = torch.device("cpu")
 
@@ -32,32 +30,12 @@ def test_training_steps_have_the_same_losses(same_levels, kind, stage):
         assert pair.ours() == pytest.approx(pair.theirs(), rel=2e-5 if step == 0 else 1e-3), step
 
 
-def test_the_losses_tell_another_step(same_levels, monkeypatch):
-    update = LightBSRTeacher.update_key_estimator
-
-    def other_momentum(teacher):
-        teacher.momentum = 0.5
-        update(teacher)
-
-    monkeypatch.setattr(LightBSRTeacher, "update_key_estimator", other_momentum)
-    pair = speed.training("teacher", 1, speed.TINY, CPU)
-    losses = [(pair.ours(), pair.theirs()) for _ in range(3)]
-    assert losses[2][0] != pytest.approx(losses[2][1], rel=1e-3)
-
-
 def test_plain_networks_compute_the_same():
     student = speed.make_student(speed.TINY).eval()
     lq = torch.rand(2, 3, 9, 7)
     with torch.no_grad():
         torch.testing.assert_close(plain(student)(lq), student(lq), rtol=1e-4, atol=1e-4)
     assert type(student.sr_network.groups[0].branch).__name__ == "ConvNeXtBranch"  # a copy was changed
-
-
-def test_contrast():
-    queries, keys = (torch.nn.functional.normalize(torch.randn(3, 4, 8), dim=2) for _ in range(2))
-    queue = torch.nn.functional.normalize(torch.randn(8, 20), dim=0)
-    expected = contrastive_loss(queries.unbind(1), keys.unbind(1), queue, 0.07)
-    torch.testing.assert_close(ContrastiveLoss(temperature=0.07)(queries, keys, queue), expected)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

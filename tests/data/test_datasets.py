@@ -55,15 +55,6 @@ def test_items(image_folder):
     assert item["noise_sigma"].shape == () and 0 <= item["noise_sigma"] <= 25
 
 
-def test_the_iso_setting_draws_round_kernels_and_no_noise(image_folder):
-    dataset = DegradationPriorDataset(train_options(image_folder, degradation="iso"))
-    for i in range(6):
-        item = dataset[i]
-        torch.testing.assert_close(item["kernel"], item["kernel"].T)
-        torch.testing.assert_close(item["kernel"], item["kernel"].flip(0))
-        assert item["noise_sigma"] == 0
-
-
 def test_folder_meta_info_and_lmdb_give_the_same_batches(tmp_path, image_folder, image_lmdb):
     sizes = [(48, 48), (52, 64), (70, 50), (49, 81), (64, 64), (57, 53)]
     lines = [f"photo_{i}.png ({h},{w},3)" for i, (h, w) in enumerate(sizes)]
@@ -82,14 +73,8 @@ def test_folder_meta_info_and_lmdb_give_the_same_batches(tmp_path, image_folder,
                 assert torch.equal(value, theirs[key])
 
 
-def test_another_seed_gives_other_batches(image_folder):
-    first, second = (epochs(train_options(image_folder), 1, seed)[0][0] for seed in (0, 1))
-    assert not torch.equal(first["kernel"], second["kernel"])
-    assert not torch.equal(first["gt"], second["gt"])
-
-
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_every_epoch_draws_anew(image_folder, workers):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_epoch_draws_other_degradations_and_crops(image_folder, workers):
     options = train_options(image_folder, num_worker_per_gpu=workers, dataset_enlarge_ratio=2)
     batches = list(itertools.chain(*epochs(options, 3)))
     kernels = torch.cat([batch["kernel"] for batch in batches]).flatten(1)
@@ -170,19 +155,14 @@ def test_an_image_smaller_than_the_patch_is_named(tmp_path, photo):
     cv2.imwrite(str(tmp_path / "fine.png"), photo(0, 24, 24))
     cv2.imwrite(str(tmp_path / "small.png"), photo(0, 60, 20))
     dataset = DegradationPriorDataset(train_options(tmp_path))
-    assert dataset[0]["gt"].shape[-1] == 24
     with pytest.raises(InputError, match=r"small\.png.*20x60.*gt_size, 24"):
         dataset[1]
-
-
-def test_an_image_smaller_than_the_patch_is_named_at_once_where_sizes_are_listed(tmp_path, photo):
-    cv2.imwrite(str(tmp_path / "small.png"), photo(0, 60, 20))
     (tmp_path / "meta.txt").write_text("small.png (60,20,3)\n")
-    with pytest.raises(InputError, match=r"small\.png.*20x60"):
+    with pytest.raises(InputError, match=r"small\.png.*20x60"):  # before training, where sizes are listed
         DegradationPriorDataset(train_options(tmp_path, meta_info_file=str(tmp_path / "meta.txt")))
 
 
-def test_a_refusal_reaches_the_training_loop_from_a_worker(tmp_path, photo):
+def test_an_error_in_a_worker_reaches_the_training_loop(tmp_path, photo):
     cv2.imwrite(str(tmp_path / "small.png"), photo(0, 60, 20))
     with pytest.raises(InputError, match=r"small\.png"):
         epochs(train_options(tmp_path, batch_size_per_gpu=1), 1)
@@ -240,13 +220,6 @@ def test_benchmark_items(image_folder, scale):
     assert item["lq_path"] == item["gt_path"] == str(image_folder / "photo_3.png")
 
 
-def test_benchmark_angle_is_in_degrees(image_folder):
-    item = benchmark(image_folder, {"sigma_x": 3.5, "sigma_y": 2.0, "theta": 30, "noise_sigma": 5})[0]
-    sigma_x, sigma_y, theta = torch.tensor([[3.5], [2.0], [math.pi / 6]])
-    torch.testing.assert_close(item["kernel"], gaussian_kernels(sigma_x, sigma_y, theta)[0])
-    assert item["noise_sigma"] == 5
-
-
 def test_benchmark_noise_is_a_function_of_image_and_setting(image_folder, image_lmdb):
     setting = {"sigma": 2.0, "noise_sigma": 10}
     dataset = benchmark(image_folder, setting)
@@ -258,7 +231,7 @@ def test_benchmark_noise_is_a_function_of_image_and_setting(image_folder, image_
     assert all(torch.equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
 
 
-def test_benchmark_noise_is_what_it_was_published_with():
+def test_benchmark_noise_is_pinned():
     """Pinned: a score must not change with versions, machines or our own refactorings."""
     degradation = parse_fixed_degradation({"sigma_x": 2, "sigma_y": 0.5, "theta": 30, "noise_sigma": 5})
     noise = benchmark_noise("baboon", degradation, (3, 4, 5))
@@ -279,7 +252,7 @@ def test_benchmark_noise_differs_by_image_and_by_every_part_of_the_setting():
     assert (torch.corrcoef(rows) - torch.eye(6)).abs().max() < 0.1
 
 
-def test_benchmark_lq_carries_that_noise(tmp_path):
+def test_benchmark_lq_has_that_noise(tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((48, 64, 3), 128, np.uint8))
     setting = {"sigma": 1.2, "noise_sigma": 10}
     lq = benchmark(tmp_path, setting)[0]["lq"] * 255
@@ -337,6 +310,6 @@ def test_degradations_of_photographs_in_option_files():
         ({"downsample": "area", "jpeg": 84.5}, "jpeg is 84.5"),
     ],
 )
-def test_wrong_degradations_are_refused_by_what_is_wrong(image_folder, degradation, message):
+def test_wrong_degradations_are_refused(image_folder, degradation, message):
     with pytest.raises(InputError, match=message):
         benchmark(image_folder, degradation)

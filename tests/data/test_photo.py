@@ -62,20 +62,13 @@ def test_jpeg_is_pillows(quality):
     assert (ours - expected).abs().max() <= 1
 
 
-def test_the_place_of_jpegs_blocks_follows_the_offset():
+def test_the_offset_moves_jpegs_blocks():
     """A step is blurred out over the block that it lies in, and no further: blocks begin at multiples of 8."""
     image = torch.zeros(1, 3, 32, 32)
     image[..., 16:] = 255
     assert torch.equal(jpeg(image, 30), image)  # the step lies between two blocks
     assert not torch.equal(jpeg(image, 30, offset=(0, 4)), image)
     assert jpeg(image, 30, offset=(3, 5)).shape == image.shape
-
-
-def test_clean_photographs_are_downsampled_and_no_more():
-    images = torch.rand(2, 3, 16, 24)
-    lq = degrade_photo(images, CLEAN, scale=4, generator=generator())
-    expected = (images * 255).unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2)).round()
-    assert lq.dtype == torch.uint8 and torch.equal(lq.float(), expected)
 
 
 def test_the_whole_chain_in_its_order():
@@ -106,7 +99,7 @@ def test_noise_has_its_level_at_mid_grey_and_its_colour(poisson, gray):
     assert bright[0, 0].std().item() == pytest.approx(10 * math.sqrt(2) if poisson else 10, rel=0.018)
 
 
-def test_what_is_drawn_for_photographs():
+def test_distributions_of_the_drawn_parameters():
     random = generator()
     drawn = [sample_photo(PHOTO, random) for _ in range(4000)]
     clean = [d for d in drawn if (d.sigma_x, d.noise_sigma, d.quality) == (NO_BLUR, 0.0, None)]
@@ -124,7 +117,7 @@ def test_what_is_drawn_for_photographs():
     assert max(d.noise_sigma for d in drawn) > 14
 
 
-def test_the_prior_tells_blur_noise_and_quality():
+def test_the_prior_has_blur_noise_and_quality():
     basis = kernel_basis()
     parameters = PhotoParameters(2.0, 2.0, 0.0, "bilinear", 7.5, True, False, 65)
     kernel = parameters.kernel()
@@ -136,7 +129,7 @@ def test_the_prior_tells_blur_noise_and_quality():
     torch.testing.assert_close(plain[0, 15:], torch.tensor([0.0, 0, 0, 0, 1, 0, 0]))
 
 
-def test_a_setting_of_an_option_file_travels_by_its_name():
+def test_a_setting_of_an_option_file_is_restored_from_its_name():
     ours = get_setting({"isotropic": True, "sigma": [0.5, 2.0], "noise_sigma": [0, 10], "jpeg": [40, 95]})
     assert (ours.sigma, ours.noise_sigma, ours.jpeg, ours.is_classic) == ((0.5, 2.0), (0.0, 10.0), (40.0, 95.0), False)
     assert get_setting(ours.name) == ours
@@ -155,9 +148,11 @@ def test_a_setting_of_an_option_file_travels_by_its_name():
         ({"isotropic": 2}, "isotropic is 2, but must be within"),
         ({"isotropic": True, "downsample": ["nearest"]}, "downsample is"),
         ({"isotropic": True, "clean_prob": 0.6, "mild_prob": 0.6}, "more than 1 together"),
+        ("aniso_noises", "'aniso_noises'.*did you mean 'aniso_noise'"),
+        ("zzz", "known: aniso_noise, iso, photo"),
         ("{broken", "must be the name of a setting or a mapping"),
     ],
 )
-def test_wrong_settings_are_refused_by_what_is_wrong(setting, message):
+def test_wrong_settings_are_refused(setting, message):
     with pytest.raises(InputError, match=message):
         get_setting(setting)

@@ -20,7 +20,7 @@ def small_images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_lmdb(small_images) -> Path:
-    """The same as BasicSR's LMDB."""
+    """The same images in BasicSR's LMDB format."""
     from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
     path = small_images.with_suffix(".lmdb")

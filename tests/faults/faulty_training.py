@@ -9,8 +9,8 @@ Faults:
     dead-worker:ITERATION           a data-loading worker is killed when that iteration begins
     dead-rank:ITERATION             rank 1 kills itself when that iteration begins
     not-finite:ITERATION            the weights become NaN when that iteration begins
-    record                          no fault: losses_RANK.json and queue_RANK.pt tell what happened, in float64, so
-                                    that rounding does not grow in fifty steps to what a comparison would see
+    record                          no fault: write losses_RANK.json and queue_RANK.pt, computed in float64, so that
+                                    rounding errors stay below the tolerance of a comparison
 """
 
 import errno
@@ -67,7 +67,7 @@ def record_steps() -> None:
     TwoStageModel.feed_data, TwoStageModel.optimize_parameters = feed_doubles, optimize_parameters
 
 
-def kill_me() -> None:
+def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -77,7 +77,7 @@ def make_nan(model) -> None:
 
 
 class Buffer(io.BytesIO):
-    """What is to be written; asks ``on_write`` whether the first half is all that gets onto the disk."""
+    """The content of a file; calls ``on_write`` with its first half before it is written."""
 
     on_write = staticmethod(lambda half: None)
 
@@ -89,7 +89,7 @@ class Buffer(io.BytesIO):
 
 
 def half_write(half) -> None:
-    """Write what the crash leaves: the newest unfinished file, half of it."""
+    """Write the first half of the newest unfinished file, as a crash leaves it."""
     found = [os.path.join(d, f) for d, _, fs in os.walk("experiments") for f in fs if f.startswith(".unfinished-")]
     with open(max(found, key=os.path.getmtime), "wb") as file:
         file.write(half)
@@ -107,7 +107,7 @@ def inject_into_saving(number: int, crash) -> None:
             crash()
 
     Buffer.on_write = staticmethod(event)
-    if crash is kill_me:
+    if crash is kill_self:
         sync, replace = files._sync, os.replace
         files._sync = lambda path: (sync(path), event())
         os.replace = lambda a, b: (replace(a, b), event())
@@ -122,9 +122,9 @@ def main() -> int:
     files.io = types.SimpleNamespace(BytesIO=Buffer)
     in_rank_1 = RANK == "1" or "WORLD_SIZE" not in os.environ
     if kind == "kill-in-step":
-        at_iteration(int(parameters[0]), lambda model: threading.Timer(float(parameters[1]), kill_me).start())
+        at_iteration(int(parameters[0]), lambda model: threading.Timer(float(parameters[1]), kill_self).start())
     elif kind in ("kill-in-save", "full-disk"):
-        inject_into_saving(int(parameters[0]), kill_me if kind == "kill-in-save" else full_disk)
+        inject_into_saving(int(parameters[0]), kill_self if kind == "kill-in-save" else full_disk)
     elif kind == "signal-in-step":
         at_iteration(int(parameters[0]), lambda model: in_rank_1 and os.kill(os.getpid(), int(parameters[1])))
     elif kind == "slow-steps":
@@ -132,7 +132,7 @@ def main() -> int:
     elif kind == "dead-worker":
         at_iteration(int(parameters[0]), lambda m: [os.kill(p.pid, 9) for p in multiprocessing.active_children()[:1]])
     elif kind == "dead-rank":
-        at_iteration(int(parameters[0]), lambda model: in_rank_1 and kill_me())
+        at_iteration(int(parameters[0]), lambda model: in_rank_1 and kill_self())
     elif kind == "not-finite":
         at_iteration(int(parameters[0]), make_nan)
     elif kind == "record":

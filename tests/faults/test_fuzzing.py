@@ -1,4 +1,4 @@
-"""Random input: degradations, image sizes, image files, checkpoints; errors, no tracebacks."""
+"""Random degradations, image files and checkpoints: a result or InputError, never another exception."""
 
 import cv2
 import numpy as np
@@ -54,14 +54,6 @@ def test_benchmark_degradations_are_parsed_or_refused(degradation):
         assert min(parsed.sigma_x, parsed.sigma_y) > 0
     except InputError:
         pass
-
-
-@settings(max_examples=20, **QUIET)
-@given(height=st.integers(1, 40), width=st.integers(1, 40), scale=st.sampled_from([2, 3, 4]))
-def test_networks_take_any_image_size(height, width, scale):
-    network = LightBSR(num_feat=4, num_group=1, num_block=1, num_idr=16, num_channel_idr=4, upscale=scale).eval()
-    with torch.no_grad():
-        assert network(torch.rand(1, 3, height, width)).shape == (1, 3, height * scale, width * scale)
 
 
 @settings(max_examples=200, **QUIET)

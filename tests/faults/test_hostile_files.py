@@ -1,7 +1,6 @@
-"""Images, LMDBs and checkpoints that are broken or hostile: named errors, nothing executed, no other image instead."""
+"""Damaged or hostile images and LMDBs: errors that name the file, never another image."""
 
 import io
-import pickle
 import shutil
 import struct
 import subprocess
@@ -11,13 +10,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from lightbsr.upscaling.upscaler import load_network
-from lightbsr_arch import LightBSR
-from lightbsr_compat import InputError, load_weights_file
-from lightbsr_compat.images import MAX_PIXELS, decode_rgb8
+from lightbsr_compat import InputError
+from lightbsr_compat.images import decode_rgb8
 from lightbsr_data import DegradationPriorDataset
 from lightbsr_data.images import HRImages, UnreadableImage
 
@@ -42,7 +38,7 @@ def bomb(width, height):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
-def test_a_sound_image_is_read(kind):
+def test_a_valid_image_is_read(kind):
     options = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     image = decode_rgb8(encoded(kind, **options), "x")
     assert image.shape == (40, 50, 3)
@@ -51,14 +47,14 @@ def test_a_sound_image_is_read(kind):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("part", [0.01, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("part", [0.01, 0.5, 0.999])
 def test_a_truncated_image_is_refused(kind, part):
     data = encoded(kind)
     with pytest.raises(UnreadableImage, match=r"'x' cannot be read"):
         decode_rgb8(data[: int(len(data) * part)], "x")
 
 
-def test_progressive_jpegs_and_those_with_a_thumbnail_are_judged_by_their_own_end():
+def test_progressive_jpeg_with_a_thumbnail():
     thumbnail = encoded("JPEG")
     data = encoded("JPEG", progressive=True, comment=thumbnail)
     assert decode_rgb8(data, "x").shape == (40, 50, 3)
@@ -66,7 +62,7 @@ def test_progressive_jpegs_and_those_with_a_thumbnail_are_judged_by_their_own_en
         decode_rgb8(data[: len(data) * 9 // 10], "x")
 
 
-def test_a_flipped_bit_in_a_png_is_noticed():
+def test_a_flipped_bit_in_a_png_is_refused():
     data = bytearray(encoded("PNG"))
     data[len(data) // 2] ^= 16
     with pytest.raises(UnreadableImage, match="cut off or damaged"):
@@ -74,21 +70,15 @@ def test_a_flipped_bit_in_a_png_is_noticed():
 
 
 @pytest.mark.parametrize("data", [b"", None, b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
-def test_no_image_is_named(data):
+def test_data_that_is_no_image_is_refused(data):
     with pytest.raises(UnreadableImage, match="'x' cannot be read"):
         decode_rgb8(data, "x")
 
 
 @pytest.mark.parametrize("size", [(8193, 8192), (2**31 - 1, 2**31 - 1), (100_000, 100_000), (1, 2**31 - 1)])
-def test_a_bomb_is_refused_before_it_is_decoded(size):
+def test_a_decompression_bomb_is_refused(size):
     with pytest.raises(InputError, match="pixels"):
         decode_rgb8(bomb(*size), "x")
-
-
-def test_the_limit_is_on_pixels():
-    assert MAX_PIXELS == 8192 * 8192
-    with pytest.raises(UnreadableImage):  # within the limit, but there is nothing in it
-        decode_rgb8(bomb(64, 64)[:-20], "x")
 
 
 def test_modes_become_rgb_or_are_refused():
@@ -104,7 +94,7 @@ def test_modes_become_rgb_or_are_refused():
         decode_rgb8(encoded("JPEG", "CMYK"), "x")
 
 
-def test_an_image_that_comes_back_is_read_and_one_that_does_not_is_named(tmp_path, monkeypatch):
+def test_reading_is_retried_before_an_image_is_named(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(encoded("PNG"))
     images = HRImages(str(tmp_path))
@@ -115,9 +105,6 @@ def test_an_image_that_comes_back_is_read_and_one_that_does_not_is_named(tmp_pat
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(InputError, match=r"a\.png"):
         images.read(0)
-
-
-# --- LMDB ---
 
 
 def test_a_cut_off_lmdb_is_refused_when_it_is_opened(tmp_path, small_lmdb):
@@ -139,9 +126,9 @@ import lightbsr
 from lightbsr_compat import InputError
 from lightbsr_data.images import HRImages
 
-whole, bad = sys.argv[1:]
-expected = HRImages(whole, io_backend="lmdb")
-content = open(whole + "/data.mdb", "rb").read()
+sound, bad = sys.argv[1:]
+expected = HRImages(sound, io_backend="lmdb")
+content = open(sound + "/data.mdb", "rb").read()
 for page in range(2, len(content) // 4096):
     with open(bad + "/data.mdb", "wb") as file:
         file.write(content[: page * 4096 + 64] + b"\\xa5" * 4032 + content[(page + 1) * 4096 :])
@@ -157,7 +144,7 @@ for page in range(2, len(content) // 4096):
 """
 
 
-def test_an_overwritten_lmdb_page_is_named_or_was_unused(tmp_path, small_lmdb):
+def test_an_overwritten_lmdb_page_is_refused_or_unused(tmp_path, small_lmdb):
     path = tmp_path / "bad.lmdb"
     shutil.copytree(small_lmdb, path)
     words = [sys.executable, "-W", "ignore", "-c", READER, str(small_lmdb), str(path)]
@@ -166,7 +153,7 @@ def test_an_overwritten_lmdb_page_is_named_or_was_unused(tmp_path, small_lmdb):
     assert set(results) == {0, 3}  # sound, named; never another image, never a crash
 
 
-def test_training_names_a_bad_image_and_never_takes_another(tmp_path, small_images, monkeypatch):
+def test_training_names_a_damaged_image_and_never_replaces_it(tmp_path, small_images, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     folder = tmp_path / "images"
     shutil.copytree(small_images, folder)
@@ -177,33 +164,3 @@ def test_training_names_a_bad_image_and_never_takes_another(tmp_path, small_imag
     bad.write_bytes(bad.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"image_3\.png"):
         dataset[3]
-
-
-# --- checkpoints ---
-
-
-class Trap:
-    def __init__(self, canary):
-        self.canary = str(canary)
-
-    def __reduce__(self):
-        return open, (self.canary, "w")
-
-
-@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "1.state"])
-def test_a_pickle_that_would_run_code_is_refused(tmp_path, name):
-    canary, path = tmp_path / "canary", tmp_path / name
-    for write in (lambda c: torch.save(c, path), lambda c: path.write_bytes(pickle.dumps(c))):
-        write({"params": Trap(canary)})
-        with pytest.raises(InputError, match=name):
-            load_weights_file(path)
-    assert not canary.exists()
-
-
-def test_safetensors_are_read_as_weights(tmp_path):
-    from safetensors.torch import save_file
-
-    network = LightBSR(num_feat=4, num_group=1, num_block=1, num_idr=16, num_channel_idr=4)
-    save_file(network.state_dict(), tmp_path / "w.safetensors")
-    read = load_network(str(tmp_path / "w.safetensors")).state_dict()
-    assert all(torch.equal(value, read[key]) for key, value in network.state_dict().items())

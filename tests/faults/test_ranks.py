@@ -1,4 +1,4 @@
-"""Two processes over gloo: one queue, the losses of one process with the whole batch, one end and one resume."""
+"""Two processes over gloo: the same queue, the losses of one process with the whole batch, resume."""
 
 import json
 import signal
@@ -37,7 +37,7 @@ def test_two_ranks_train_as_one_process_with_the_whole_batch(tmp_path, small_ima
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [f"signal-in-step:11:{int(signal.SIGTERM)}", "dead-rank:11"])
-def test_what_happens_to_one_rank_ends_the_run_and_loses_nothing(tmp_path, small_images, fault):
+def test_a_fault_of_one_rank_ends_the_run_and_it_is_resumed(tmp_path, small_images, fault):
     opt = options(small_images, batch=4)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert tiny.train(whole, opt, processes=2).returncode == 0

@@ -1,4 +1,4 @@
-"""Networks of one's own: modules that ``import`` and ``--import`` name are imported before anything is looked up."""
+"""User-defined networks: the modules named by ``import`` and ``--import`` are imported first."""
 
 import pytest
 import yaml
@@ -15,7 +15,7 @@ from lightbsr.training.option_files import load_checked_options
 
 @pytest.fixture
 def options(image_folder):
-    """An option file of BasicSR's plain model that is right but for its network."""
+    """An option file of BasicSR's plain model that is valid except for its network."""
     options = load_options(packaged_options()["lightbsr_student_x4_iso"])
     for dataset in options["datasets"].values():
         dataset.update(dataroot_gt=str(image_folder), io_backend={"type": "disk"})
@@ -37,7 +37,7 @@ class {name}(torch.nn.Module):
 
 
 @pytest.mark.parametrize("way", ["option", "argument"])
-def test_modules_of_ones_own_are_imported_first(options, tmp_path, monkeypatch, capsys, way):
+def test_user_modules_are_imported_first(options, tmp_path, monkeypatch, capsys, way):
     monkeypatch.chdir(tmp_path)
     module, network = f"module_of_{way}", f"NetworkOf{way.title()}"
     (tmp_path / f"{module}.py").write_text(MODULE.format(name=network))

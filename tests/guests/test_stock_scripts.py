@@ -1,10 +1,9 @@
-"""Training scripts in the manner of BasicSR's ``train.py``: with ``import lightbsr`` they train our option files."""
+"""Copies of BasicSR's ``train.py`` with ``import lightbsr`` train our option files."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import tiny
 import torch
 
@@ -12,8 +11,10 @@ import lightbsr_compat  # noqa: F401  lets BasicSR be imported
 
 
 def script(folder, *, importing=""):
-    """BasicSR's ``train.py``, with one import."""
+    """Write BasicSR's ``train.py`` with one import into a folder."""
     import basicsr
+
+    folder.mkdir(exist_ok=True)
 
     source = (Path(basicsr.__file__).parent / "train.py").read_text(encoding="utf-8")
     source = source.replace("import datetime\n", f"import lightbsr_compat\n{importing}\nimport datetime\n", 1)
@@ -21,21 +22,24 @@ def script(folder, *, importing=""):
     return folder / "train.py"
 
 
-def train(folder, opt, *, importing):
-    folder.mkdir(exist_ok=True)
-    words = [sys.executable, "-W", "ignore", str(script(folder, importing=importing))]
-    words += ["-opt", str(tiny.write(folder, opt))]
+def train(folder, opt, *program, arguments=()):
+    """Run a training program; the last weights of its experiment."""
+    words = [sys.executable, "-W", "ignore", *map(str, program), "-opt", str(tiny.write(folder, opt)), *arguments]
     done = subprocess.run(words, cwd=folder, env=tiny.environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return torch.load(tiny.experiment(folder) / "models" / "net_g_latest.pth", weights_only=True)
 
 
-def test_a_copy_of_basicsrs_script_trains_teacher_and_student(tmp_path, image_folder):
+def test_a_copy_of_basicsrs_script_trains_a_teacher_and_train_pipeline_its_student(tmp_path, image_folder):
     teacher = tiny.options("lightbsr_teacher_x4_iso", image_folder)
-    weights = train(tmp_path / "teacher", teacher, importing="import lightbsr")
-    path = tiny.experiment(tmp_path / "teacher") / "models" / "net_g_latest.pth"
-    student = tiny.options("lightbsr_student_x4_iso", image_folder, {"path": {"pretrain_network_teacher": str(path)}})
-    weights |= {"student": train(tmp_path / "student", student, importing="import lightbsr")["params_ema"]}
+    weights = train(tmp_path, teacher, script(tmp_path, importing="import lightbsr"))
+    path = {"pretrain_network_teacher": str(tiny.experiment(tmp_path) / "models" / "net_g_latest.pth")}
+    student = tiny.options("lightbsr_student_x4_iso", image_folder, {"path": path})
+    program = ["-c", "import lightbsr; lightbsr.train_pipeline('.')"]
+    weights |= {
+        "student": train(tmp_path / "student", student, *program, arguments=["--force_yml", "name=other"])["params_ema"]
+    }
+    assert tiny.experiment(tmp_path / "student").name == "other"
     assert weights.keys() == {"params", "params_ema", "student"}
     assert all(value.isfinite().all() for part in weights.values() for value in part.values())
 
@@ -80,22 +84,8 @@ class StockModel(SRModel):
         self.lq = lq + 0.1 * torch.randn_like(lq) + random.random() * numpy.random.rand()
 """
     runs = [
-        train(tmp_path / name, opt, importing=model + importing)
+        train(tmp_path / name, opt, script(tmp_path / name, importing=model + importing))
         for name, importing in (("with", "import lightbsr"), ("without", ""))
     ]
     assert runs[0].keys() == {"params", "params_ema"}
     assert tiny.differences(*runs) == []
-
-
-@pytest.mark.parametrize("how", ["command", "function"])
-def test_the_other_ways_to_train_take_the_same_arguments(tmp_path, image_folder, how):
-    opt = tiny.options("kdsr_teacher_M_x4_iso", image_folder, {"train": {"total_iter": 2}})
-    option_file = str(tiny.write(tmp_path, opt))
-    program = {
-        "command": ["-m", "lightbsr.train"],
-        "function": ["-c", "import lightbsr; lightbsr.train_pipeline('.')"],
-    }[how]
-    words = [sys.executable, "-W", "ignore", *program, "-opt", option_file, "--force_yml", "name=other"]
-    done = subprocess.run(words, cwd=tmp_path, env=tiny.environment(), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "experiments" / "other" / "training_states" / "2.state").is_file()

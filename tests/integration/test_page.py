@@ -60,7 +60,7 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory, network, photo) -> Path:
+def page_folder(tmp_path_factory, network, photo) -> Path:
     folder = tmp_path_factory.mktemp("page")
     torch.save({"params": network.state_dict()}, folder / "net_g_latest.pth")
     cv2.imwrite(str(folder / "photo.png"), photo(3, 24, 32))
@@ -68,23 +68,23 @@ def filled(tmp_path_factory, network, photo) -> Path:
 
 
 @pytest.fixture(scope="module")
-def with_model(filled, network) -> Path:
+def with_model(page_folder, network) -> Path:
     from lightbsr.export import to_onnx
 
     dynamic = {"lq": {0: "batch", 2: "height", 3: "width"}}
     model = to_onnx(network, [torch.rand(2, 3, 9, 10)], input_names=["lq"], output_names=["sr"], dynamic=dynamic)
-    (filled / "lightbsr_x4.onnx").write_bytes(model)
-    return filled
+    (page_folder / "lightbsr_x4.onnx").write_bytes(model)
+    return page_folder
 
 
-def test_no_code_of_the_page_is_left_out():
+def test_every_code_block_is_tested():
     text = PAGE.read_text(encoding="utf-8")
     for language in ("python", "yaml"):
         assert text.count(f"```{language}\n") == sum(len(code(section, language)) for section in SECTIONS)
 
 
 @pytest.mark.parametrize("section", [name for name, (_, pictures) in SECTIONS.items() if pictures])
-def test_a_sections_code_writes_the_networks_picture(request, filled, network, section):
+def test_a_sections_code_writes_the_networks_picture(request, page_folder, network, section):
     need(section)
     packages, pictures = SECTIONS[section]
     if "onnx" in packages:
@@ -92,21 +92,21 @@ def test_a_sections_code_writes_the_networks_picture(request, filled, network, s
     if section == "ncnn":
         (commands,) = code(section, "bash")
         pnnx = [shlex.split(line) for line in commands.splitlines() if line.startswith("pnnx ")]
-        run(filled, "-c", "from pnnx import pnnx; pnnx()", *pnnx[0][1:])
+        run(page_folder, "-c", "from pnnx import pnnx; pnnx()", *pnnx[0][1:])
     blocks = code(section, "python")
     assert len(blocks) == len(pictures)
-    rgb = cv2.imread(str(filled / "photo.png"))[..., ::-1].copy()
+    rgb = cv2.imread(str(page_folder / "photo.png"))[..., ::-1].copy()
     with torch.no_grad():
         sr = network(torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255)[0].clamp(0, 1)
     expected = (sr * 255).permute(1, 2, 0).numpy()[..., ::-1]
-    run(filled, "-c", "\n".join(blocks))
+    run(page_folder, "-c", "\n".join(blocks))
     for picture in pictures:
         # Half a grey level is the rounding's; ncnn keeps its weights in halves.
-        room = 0.1 if section == "ncnn" else 1e-3
-        assert np.abs(cv2.imread(str(filled / picture)) - expected).max() <= 0.5 + room
+        tolerance = 0.1 if section == "ncnn" else 1e-3
+        assert np.abs(cv2.imread(str(page_folder / picture)) - expected).max() <= 0.5 + tolerance
 
 
-def test_basicsrs_own_model_trains_a_student_of_ours(tmp_path, photo):
+def test_srmodel_trains_our_student(tmp_path, photo):
     """SRModel in BasicSR's loop, with the page's option file: the loss falls, and the weights are LightBSR's."""
     need("BasicSR")
     for name, side in (("HR", 64), ("LR", 16)):
@@ -132,10 +132,10 @@ def test_basicsrs_own_model_trains_a_student_of_ours(tmp_path, photo):
         network.load_state_dict(checkpoint[key])
 
 
-REGISTRY_STAND_IN = """
+REGISTRY_STUB = """
 class Registry(dict):
     def register(self):
-        return lambda made: self.setdefault(made.__name__, made)
+        return lambda cls: self.setdefault(cls.__name__, cls)
 
 ARCH_REGISTRY = Registry()
 """
@@ -144,12 +144,12 @@ ARCH_REGISTRY = Registry()
 @pytest.mark.parametrize(
     ("section", "package", "scale"), [("neosr", "neosr", {}), ("traiNNer-redux", "traiNNer", {"scale": 3})]
 )
-def test_the_file_for_a_fork_of_basicsr_registers_both_students(tmp_path, monkeypatch, section, package, scale):
-    """With a stand-in for the fork: what is tested is the file, not the fork."""
+def test_the_file_for_a_fork_registers_both_students(tmp_path, monkeypatch, section, package, scale):
+    """With a stub of the fork: the file is tested, not the fork."""
     for folder in ("", "archs", "utils"):
         (tmp_path / package / folder).mkdir()
         (tmp_path / package / folder / "__init__.py").touch()
-    (tmp_path / package / "utils" / "registry.py").write_text(REGISTRY_STAND_IN)
+    (tmp_path / package / "utils" / "registry.py").write_text(REGISTRY_STUB)
     (tmp_path / package / "archs" / "arch_util.py").write_text("def net_opt():\n    return 3, None\n")
     (block,) = code(section, "python")
     assert block.splitlines()[0] == f"# {package}/archs/blind_arch.py"

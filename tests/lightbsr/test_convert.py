@@ -53,14 +53,6 @@ def test_parity(request, golden, relative_error, fixture, file, inputs):
 # --- conversion ---
 
 
-def test_networks_of_the_papers_sizes(student, teacher):
-    assert type(student) is LightBSR and type(teacher) is LightBSRTeacher
-    assert student.upscale == teacher.upscale == 4
-    assert sum(p.numel() for p in student.parameters() if p.requires_grad) == 3_259_947
-    assert teacher.queue.shape == (128, 8192)
-    assert teacher.setting == "iso"  # 15 prior channels
-
-
 def test_no_value_is_changed_or_lost(released_state_dict):
     released = released_state_dict("lightbsr_teacher_x4_eval")
     _, converted = convert_state_dict(released)
@@ -94,17 +86,10 @@ def test_other_state_dicts_are_refused(released_state_dict):
 # --- files ---
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda d: d,
-        lambda d: {"params": d},
-        lambda d: {"state_dict": {f"module.{key}": value for key, value in d.items()}, "epoch": 3},
-    ],
-)
-def test_a_students_file(tmp_path, released_state_dict, student, wrap):
+def test_a_students_file(tmp_path, released_state_dict, student):
     source, target = tmp_path / "released.pt", tmp_path / "new" / "ours.pth"
-    torch.save(wrap(released_state_dict("lightbsr_student_x4")), source)
+    state_dict = {f"module.{key}": value for key, value in released_state_dict("lightbsr_student_x4").items()}
+    torch.save({"state_dict": state_dict, "epoch": 3}, source)
     assert "LightBSR, x4, 3,259,947" in convert_file(str(source), str(target))
     written = torch.load(target, weights_only=True)
     assert list(written) == ["params"]
@@ -124,14 +109,13 @@ def write_basis(folder, suffix, values):
     return str(path)
 
 
-@pytest.mark.parametrize("suffix", [".mat", ".npy", ".pth"])
-def test_a_teachers_file_with_its_basis(tmp_path, released_state_dict, suffix):
+def test_a_teachers_file_with_its_basis(tmp_path, released_state_dict):
     """The released trainer writes the basis with ``scipy.io.savemat`` under the key p."""
     source, target = str(tmp_path / "released.pt"), str(tmp_path / "ours.pth")
     torch.save(released_state_dict("lightbsr_teacher_x4_eval"), source)
     values = np.random.RandomState(0).rand(15, 441)
     assert "no student" in convert_file(source, target)
-    assert cli.main(["convert", source, target, "--kernel-basis", write_basis(tmp_path, suffix, values)]) == 0
+    assert cli.main(["convert", source, target, "--kernel-basis", write_basis(tmp_path, ".mat", values)]) == 0
     network = build_from_state_dict(torch.load(target, weights_only=True)["params"])
     assert network.setting == "iso"
     assert torch.equal(network.kernel_basis, torch.from_numpy(values.T).float())
@@ -145,15 +129,10 @@ def test_kernel_bases(tmp_path, suffix):
         with pytest.raises(InputError, match="must be 441x15"):
             load_kernel_basis(write_basis(tmp_path, suffix, np.zeros(shape)))
     (tmp_path / f"text{suffix}").write_text("hello")
-    for name in (f"text{suffix}", f"gone{suffix}"):
+    scipy.io.savemat(tmp_path / "other.mat", {"q": values})
+    for name in (f"text{suffix}", f"gone{suffix}", "other.mat"):
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             load_kernel_basis(str(tmp_path / name))
-
-
-def test_a_mat_file_without_p_is_refused(tmp_path):
-    scipy.io.savemat(tmp_path / "other.mat", {"q": np.zeros((441, 15))})
-    with pytest.raises(InputError, match=r"other\.mat' cannot be read: no entry 'p'"):
-        load_kernel_basis(str(tmp_path / "other.mat"))
 
 
 def test_files_that_cannot_be_converted_are_named_and_nothing_is_written(tmp_path, released_state_dict):
@@ -174,27 +153,26 @@ def test_files_that_cannot_be_converted_are_named_and_nothing_is_written(tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch, suffix):
+def test_a_full_disk_is_an_input_error(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=rf"ours{suffix}' cannot be written: No space left"):
-        convert_file("lightbsr_x4_iso", str(tmp_path / f"ours{suffix}"))
+    with pytest.raises(InputError, match=r"ours\.safetensors' cannot be written: No space left"):
+        convert_file("lightbsr_x4_iso", str(tmp_path / "ours.safetensors"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_of_ours_go_into_another_kind_of_file(tmp_path):
+def test_our_weights_are_written_in_another_format(tmp_path):
     target = str(tmp_path / "ours.pth")
-    sentence = convert_file("lightbsr_x4_iso", target)
-    assert sentence == f"LightBSR, x4, 321,795 trainable parameters: written to {target}"
+    message = convert_file("lightbsr_x4_iso", target)
+    assert message == f"LightBSR, x4, 321,795 trainable parameters: written to {target}"
     written, packaged = torch.load(target)["params"], load_weights_file(find_weights("lightbsr_x4_iso"))
     assert written.keys() == packaged.keys()
     assert all(torch.equal(written[key], value.to(written[key].dtype)) for key, value in packaged.items())
     assert all(value.dtype != torch.float16 for value in written.values())
     teacher = LightBSRTeacher(kernel_basis=kernel_basis(), setting="iso", queue_size=8, **TINY)
     torch.save({"params": teacher.state_dict()}, tmp_path / "teacher.pth")
-    sentence = convert_file(str(tmp_path / "teacher.pth"), str(tmp_path / "teacher.safetensors"))
-    assert "setting iso" in sentence and "no student" not in sentence
+    message = convert_file(str(tmp_path / "teacher.pth"), str(tmp_path / "teacher.safetensors"))
+    assert "setting iso" in message and "no student" not in message
     assert load_weights_file(tmp_path / "teacher.safetensors").keys() == teacher.state_dict().keys()

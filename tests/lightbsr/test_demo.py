@@ -1,4 +1,4 @@
-"""The demo trains, tests and compares; here at a few iterations, which says nothing of quality."""
+"""The demo trains, tests and compares; a few iterations only, so that quality is not tested."""
 
 import re
 

@@ -19,9 +19,9 @@ from lightbsr import export  # noqa: E402
 
 DYNAMIC = {0: "batch", 2: "height", 3: "width"}
 OPSETS = {2: 22, 3: 18, 4: 18}
-# Exporting takes seconds: every network is exported once, and x3, which has but another tail, only with the slow tests.
+# Exporting takes seconds: each network is exported once; scales that differ in the tail only are slow tests.
 VARIANTS = [
-    pytest.param(name, upscale, marks=[pytest.mark.slow] * (upscale == 3))
+    pytest.param(name, upscale, marks=[pytest.mark.slow] * (upscale == 3 or (name, upscale) == ("KDSR", 4)))
     for name in ("LightBSR", "KDSR")
     for upscale in (2, 3, 4)
 ]
@@ -91,7 +91,7 @@ def test_only_operators_that_tensorrt_and_ncnn_take(name, upscale):
     assert sizes == [["batch", 3, "height", "width"], ["batch", 3, f"{upscale}*height", f"{upscale}*width"]]
 
 
-def test_what_cannot_be_exported_is_refused(monkeypatch):
+def test_unsupported_exports_are_refused(monkeypatch):
     nothing = dict(input_names=[], output_names=[], dynamic={})
     for opset in (17, 23):
         with pytest.raises(InputError, match=f"opset is {opset}, but must be 18 to 22"):
@@ -133,7 +133,7 @@ def test_the_command_is_quiet_and_the_file_describes_itself(tmp_path, weights, r
     notes = {note.key: note.value for note in onnx.load_from_string(model).metadata_props}
     assert notes.pop("lightbsr")
     assert notes == {"network": "LightBSR", "scale": "2", "precision": "fp32", "weights": "LightBSR.pth"}
-    # The exporter's notes would tell everybody the paths of this machine.
+    # The exporter's own metadata holds paths of the machine.
     assert b".py" not in model and str(tmp_path).encode() not in model
     lq = torch.rand(2, 3, 11, 4)
     with torch.no_grad():
@@ -141,9 +141,7 @@ def test_the_command_is_quiet_and_the_file_describes_itself(tmp_path, weights, r
 
 
 @pytest.mark.parametrize("name", ["LightBSR", pytest.param("KDSR", marks=pytest.mark.slow)])
-def test_fp16_at_a_fixed_size_computes_in_halves_between_float32_images(
-    tmp_path, weights, capsys, relative_error, name
-):
+def test_fp16_at_a_fixed_size_has_float32_images(tmp_path, weights, capsys, relative_error, name):
     target = tmp_path / "half.onnx"
     target.write_text("an older model")
     arguments = ["export", "--weights", weights(name), "--onnx", str(target), "--precision", "fp16", "--opset", "20"]
@@ -197,14 +195,13 @@ def test_weights_that_cannot_be_exported_are_named(tmp_path, capsys):
     ("target", "message"),
     [
         ("model.pth", "must end in .onnx"),
-        ("", "must end in .onnx"),
         ("folder.onnx", "cannot be written: Is a directory"),
         ("LightBSR.pth/model.onnx", "cannot be written"),
     ],
 )
 def test_targets_that_cannot_be_written_are_named(tmp_path, weights, ready_made, capsys, target, message):
     (tmp_path / "folder.onnx").mkdir()
-    target = str(tmp_path / target) if target else ""
+    target = str(tmp_path / target)
     assert cli.main(["export", "--weights", weights(), "--onnx", target]) == 2
     error = capsys.readouterr().err
     assert message in error and repr(target) in error

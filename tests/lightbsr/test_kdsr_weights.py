@@ -1,4 +1,4 @@
-"""Weights of KDSR at the front door: ``convert`` and ``upscale`` recognise them without a flag."""
+"""KDSR's weights: ``convert`` and ``upscale`` recognise them without an option."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_convert_knows_a_released_student(released_state_dict, golden, relative_
         assert relative_error(load_network(str(target))(numbers["lq"]), numbers["sr"]) < 1e-5
 
 
-def test_convert_gives_a_teacher_the_setting_that_it_is_told(released_state_dict, tmp_path, capsys):
+def test_convert_stores_the_setting_in_a_teacher(released_state_dict, tmp_path, capsys):
     source, target = str(tmp_path / "released.pth"), str(tmp_path / "ours.pth")
     torch.save(released_state_dict("kdsr_teacher_M_x4"), source)
     assert "without --setting" in convert_file(source, target)
@@ -43,9 +43,3 @@ def test_upscale_takes_a_student(tmp_path):
         expected = network(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0].clamp(0, 1) * 255
     assert sr.shape == (21, 15, 3)
     assert np.abs(sr - expected.permute(1, 2, 0).numpy()).max() < 0.51
-
-
-def test_upscale_refuses_a_teacher(tmp_path):
-    torch.save({"params": KDSRTeacher(**SIZES).state_dict()}, tmp_path / "teacher.pth")
-    with pytest.raises(InputError, match="holds a teacher, which needs more than the LR image"):
-        Upscaler(tmp_path / "teacher.pth", device="cpu")

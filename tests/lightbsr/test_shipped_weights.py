@@ -1,4 +1,4 @@
-"""The weights that ship have the checksum that their cards state, and the scores."""
+"""The packaged weights have the checksums and the scores of their cards."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ import cv2
 import pytest
 from pack_weights import scores
 
-from lightbsr.packaged import DEFAULT_WEIGHTS, packaged_weights
+from lightbsr.packaged import packaged_weights
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = Path(os.environ.get("LIGHTBSR_DATASETS", ROOT.parent / "shared" / "datasets")) / "benchmark"
@@ -34,7 +34,7 @@ def stated(name):
 
 
 def compare(weights, data, protocol, set_name, cells):
-    """Every cell of a set that the card states is there, as the card states it, and above bicubic."""
+    """Every cell of a set is as the card states it, and above bicubic."""
     found = scores(Path(packaged_weights()[weights]), data, protocol, [set_name])
     cells = {key: figures for key, figures in cells.items() if key[0] == set_name}
     assert cells
@@ -42,10 +42,6 @@ def compare(weights, data, protocol, set_name, cells):
         assert found[key]["Bicubic"][0] == pytest.approx(bicubic, abs=TOLERANCE), key
         assert found[key]["ours"][0] == pytest.approx(ours, abs=TOLERANCE), key
         assert found[key]["ours"][0] > found[key]["Bicubic"][0], key
-
-
-def test_the_default_is_packaged():
-    assert DEFAULT_WEIGHTS in packaged_weights()
 
 
 @pytest.mark.parametrize("name", packaged_weights())
