@@ -258,7 +258,7 @@ def load_checked_options(
     findings = check_options(options, is_train=is_train, launcher=launcher, full=full)
     if findings.options_are_right:
         findings.extend([*preflight.device_findings(options), *preflight.package_findings(options)])
-        findings.warnings.extend(preflight.download_warnings(options))
+        findings.warnings.extend([*preflight.download_warnings(options), *preflight.amp_warnings(options)])
     for warning in findings.warnings:
         print(f"lightbsr: warning: {path}: {warning}", file=sys.stderr)
     if findings:

@@ -264,6 +264,14 @@ def test_weights_that_are_downloaded_are_a_warning(options, tmp_path, monkeypatc
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("amp", "has_bfloat16", "warned"), [("bf16", False, 1), ("bf16", True, 0), (None, False, 0)])
+def test_bf16_on_a_cpu_without_its_instructions_is_a_warning(monkeypatch, amp, has_bfloat16, warned):
+    monkeypatch.setattr(preflight, "_has_bfloat16", lambda: has_bfloat16)
+    sentences = list(preflight.amp_warnings({"num_gpu": 0, "train": {"amp": amp}}))
+    assert len(sentences) == warned
+    assert all("no bfloat16 instructions: a step takes about 15 times as long" in sentence for sentence in sentences)
+
+
 def test_weights_of_a_part_must_be_there(options):
     options["network_g"] = {"type": "BasicVSR", "spynet_path": "nowhere.pth"}
     assert check_options(options, is_train=True) == [
