@@ -88,7 +88,12 @@ def upscale_all(
     try:
         for job in tqdm(jobs, unit="image", disable=None):
             try:
-                _write(job, _upscaled(upscaler, job, size, idr, strip_metadata))
+                data = _upscaled(upscaler, job, size, idr, strip_metadata)
+                if job.target == STANDARD:
+                    sys.stdout.buffer.write(data)
+                    sys.stdout.buffer.flush()
+                else:
+                    write_file(job.target, data)
                 done += 1
             except (InputError, OSError, MemoryError, cv2.error) as error:
                 reason = str(error) or "not enough memory"
@@ -121,14 +126,6 @@ def _upscaled(upscaler: Upscaler, job: Job, size: TargetSize | None, idr: Tensor
         return encode_picture(replace(picture, colour=resized(sr, target), alpha=alpha), job.format)
     except InputError as error:
         raise InputError(f"image {name!r}: {error}") from None
-
-
-def _write(job: Job, data: bytes) -> None:
-    if job.target == STANDARD:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        write_file(job.target, data)
 
 
 def is_done(job: Job) -> bool:

@@ -54,7 +54,6 @@ def test_the_page_holds_everything(report):
     assert all(url.startswith("data:") for url in re.findall(r'(?:src|href)="([^"]*)"', text))
     assert text.count("data:image/png") == 1 and text.count('class="comparison"') == 3 + 2
     assert "32.47" in text and "LightBSR (ours)" in text and text.count('class="ours"') == 2 + 2
-    assert len(text) < 1_000_000
 
 
 def test_in_a_browser(report, tmp_path):

@@ -18,10 +18,6 @@ def test_a_cut_covers_every_pixel_once(size, side, multiple):
     assert (covered == 1).all()
 
 
-def test_tiles_are_about_equal():
-    assert [r.width for r in cut(whole((8, 101)), 50)] == [34, 34, 33]
-
-
 def test_growing_stops_at_the_border_and_goes_out_to_multiples():
     region = Region(10, 20, 3, 9)
     assert region.grown(4, (22, 100)) == (6, 22, 0, 13)
