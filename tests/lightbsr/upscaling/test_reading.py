@@ -280,3 +280,10 @@ def test_only_regular_files_are_read(tmp_path):
         file.truncate(2**30 + 1)
     with pytest.raises(InputError, match="1,073,741,825 bytes, but at most"):
         read_bytes(tmp_path / "huge.png")
+
+
+def test_jpeg_with_fill_bytes_before_a_marker_is_whole(photo):
+    """Any number of 0xFF bytes may stand before a marker (ITU-T T.81, B.1.1.2)."""
+    data = bytes(cv2.imencode(".jpg", photo(0, 24, 32)[..., ::-1])[1])
+    filled = data[:2] + b"\xff\xff\xff" + data[2:-2] + b"\xff\xff" + data[-2:]
+    assert np.array_equal(decode_rgb8(filled, "x"), decode_rgb8(data, "x"))
