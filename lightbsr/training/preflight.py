@@ -21,6 +21,7 @@ from lightbsr_data.images import MissingImages, check_lmdb
 
 SAMPLED_IMAGES = 16
 _MAX_BLOCKS = 1024  # of one of our networks; building it takes milliseconds a block
+_NEED_GPU = ("RealESRNetModel", "RealESRGANModel")
 _LAUNCHERS = {
     "pytorch": (("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"), "WORLD_SIZE"),
     "slurm": (("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST"), "SLURM_NTASKS"),
@@ -186,6 +187,8 @@ def device_findings(opt: dict[str, Any]) -> Iterator[str]:
     has_gpu = torch.cuda.is_available()
     if opt["num_gpu"] not in (0, "auto") and not has_gpu:
         yield f"num_gpu is {opt['num_gpu']}, but PyTorch finds no GPU here (0 trains and tests on the CPU)"
+    if opt["model_type"].removesuffix("_basicsr") in _NEED_GPU and (not has_gpu or opt["num_gpu"] == 0):
+        yield f"model_type is {opt['model_type']!r}, which needs a GPU: BasicSR computes its JPEG on one"
     for phase, dataset in opt["datasets"].items():
         if dataset.get("prefetch_mode") == "cuda" and (not has_gpu or opt["num_gpu"] == 0):
             yield f"datasets: {phase}: prefetch_mode is 'cuda', but needs a GPU"

@@ -264,6 +264,12 @@ def test_weights_that_are_downloaded_are_a_warning(options, tmp_path, monkeypatc
     assert capsys.readouterr().err == ""
 
 
+def test_models_of_basicsr_that_need_a_gpu_are_refused_on_the_cpu(options):
+    options["model_type"] = "RealESRNetModel"
+    (finding,) = preflight.device_findings(options)
+    assert finding == "model_type is 'RealESRNetModel', which needs a GPU: BasicSR computes its JPEG on one"
+
+
 @pytest.mark.parametrize(("amp", "has_bfloat16", "warned"), [("bf16", False, 1), ("bf16", True, 0), (None, False, 0)])
 def test_bf16_on_a_cpu_without_its_instructions_is_a_warning(monkeypatch, amp, has_bfloat16, warned):
     monkeypatch.setattr(preflight, "_has_bfloat16", lambda: has_bfloat16)
