@@ -7,95 +7,21 @@ images of a batch, and what was drawn is returned.
 """
 
 import copy
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 
-from lightbsr_compat import InputError, did_you_mean, require_basicsr
+from lightbsr_compat import InputError, require_basicsr
 
 from .degradations import blur, to_8_bit
+from .options import FIRST_ORDER, SECOND_ORDER, OrderRanges, SecondOrderOptions
 
 _RESIZE_MODES = ("area", "bilinear", "bicubic")
 _GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds them
-
-
-@dataclass(frozen=True)
-class OrderRanges:
-    """What one of the two degradations is drawn from; the names are those of Real-ESRGAN's option files.
-
-    Attributes:
-        blur_prob: probability that the batch is blurred.
-        resize_prob: weights of enlarging, shrinking, keeping the size.
-        resize_range: (low, high) of the resize factor, low <= 1 <= high.
-        gaussian_noise_prob: probability of Gaussian noise; it is Poisson noise otherwise.
-        noise_range: (low, high) of the Gaussian noise's standard deviation on the 0-255 scale.
-        poisson_scale_range: (low, high) of the factor of the Poisson noise.
-        gray_noise_prob: probability that an image's noise is the same in all channels.
-        jpeg_range: (low, high) of the JPEG quality, 1-99.
-
-    Raises:
-        InputError: a probability outside [0, 1], or a range that does not ascend.
-    """
-
-    blur_prob: float
-    resize_prob: tuple[float, float, float]
-    resize_range: tuple[float, float]
-    gaussian_noise_prob: float
-    noise_range: tuple[float, float]
-    poisson_scale_range: tuple[float, float]
-    gray_noise_prob: float
-    jpeg_range: tuple[float, float]
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            is_single = name in ("blur_prob", "gaussian_noise_prob", "gray_noise_prob")
-            numbers = [value] if is_single else value
-            if not isinstance(numbers, (list, tuple)) or not all(isinstance(v, (int, float)) for v in numbers):
-                raise InputError(
-                    f"second_order {name} is {value!r}, but must be {'a number' if is_single else 'a list'}"
-                )
-            if is_single and not 0 <= value <= 1:
-                raise InputError(f"second_order {name} is {value!r}, but a probability lies in [0, 1]")
-            if name == "resize_prob" and (len(value) != 3 or min(value) < 0 or not sum(value)):
-                raise InputError(f"second_order resize_prob is {value!r}, but needs three weights: up, down, keep")
-            if name.endswith("_range") and (len(value) != 2 or not 0 <= value[0] <= value[1]):
-                raise InputError(f"second_order {name} is {value!r}, but must be [low, high] with 0 <= low <= high")
-            if not is_single:
-                object.__setattr__(self, name, tuple(value))
-        if not 0 < self.resize_range[0] <= 1 <= self.resize_range[1]:
-            raise InputError(
-                f"second_order resize_range is {list(self.resize_range)}, but must reach from below to above 1"
-            )
-        # At quality 100 BasicSR's JPEG divides by zero.
-        if not 1 <= self.jpeg_range[0] <= self.jpeg_range[1] <= 99:
-            raise InputError(f"second_order jpeg_range is {list(self.jpeg_range)}, but a JPEG quality lies in [1, 99]")
-
-
-# Real-ESRGAN's published option files.
-FIRST_ORDER = OrderRanges(
-    blur_prob=1.0,
-    resize_prob=(0.2, 0.7, 0.1),
-    resize_range=(0.15, 1.5),
-    gaussian_noise_prob=0.5,
-    noise_range=(1, 30),
-    poisson_scale_range=(0.05, 3),
-    gray_noise_prob=0.4,
-    jpeg_range=(30, 95),
-)
-SECOND_ORDER = OrderRanges(
-    blur_prob=0.8,
-    resize_prob=(0.3, 0.4, 0.3),
-    resize_range=(0.3, 1.2),
-    gaussian_noise_prob=0.5,
-    noise_range=(1, 25),
-    poisson_scale_range=(0.05, 2.5),
-    gray_noise_prob=0.4,
-    jpeg_range=(30, 95),
-)
 
 
 def parse_orders(options: Any) -> tuple[OrderRanges, OrderRanges]:
@@ -104,21 +30,13 @@ def parse_orders(options: Any) -> tuple[OrderRanges, OrderRanges]:
     Raises:
         InputError: an unknown name, or a value that is out of its range.
     """
-    options = {} if options is None else options
-    if not isinstance(options, dict):
-        raise InputError(f"second_order is {options!r}, but must be a section with first and second")
-    known = {field.name for field in fields(OrderRanges)}
-    orders = {"first": FIRST_ORDER, "second": SECOND_ORDER}
-    for order, given in options.items():
-        if order not in orders:
-            raise InputError(f"second_order has an unknown entry {order!r}{did_you_mean(order, orders)}")
-        if not isinstance(given, dict):
-            raise InputError(f"second_order {order} is {given!r}, but must be a section")
-        for name in given:
-            if name not in known:
-                raise InputError(f"second_order {order} has an unknown option {name!r}{did_you_mean(name, known)}")
-        orders[order] = OrderRanges(**{**vars(orders[order]), **given})
-    return orders["first"], orders["second"]
+    try:
+        orders = SecondOrderOptions.model_validate({} if options is None else options)
+    except ValidationError as errors:
+        error = errors.errors(include_url=False)[0]
+        place = "".join(f"{part}: " for part in error["loc"])
+        raise InputError(f"second_order: {place}{error['msg']}") from None
+    return orders.first, orders.second
 
 
 class OrderParameters(NamedTuple):
@@ -194,7 +112,8 @@ def draw_order(ranges: OrderRanges, kernel: Tensor, generator: torch.Generator) 
     """Draw one of the two degradations of a batch, on the CPU; ``kernel`` (B, 21, 21) is its blur, if it has one."""
     batch = kernel.shape[0]
 
-    def uniform(low: float, high: float, size: tuple[int, ...] = (batch,)) -> Tensor:
+    def uniform(bounds: Sequence[float], size: tuple[int, ...] = (batch,)) -> Tensor:
+        low, high = bounds
         return low + (high - low) * torch.rand(size, generator=generator)
 
     def happens(probability: float) -> bool:
@@ -205,8 +124,8 @@ def draw_order(ranges: OrderRanges, kernel: Tensor, generator: torch.Generator) 
         kernel = identity_kernels(batch)
     kind = int(torch.multinomial(torch.tensor(ranges.resize_prob, dtype=torch.float), 1, generator=generator))
     low, high = ranges.resize_range
-    resize = float(uniform(*((1.0, high), (low, 1.0), (1.0, 1.0))[kind], ()))
-    sigma, scale = uniform(*ranges.noise_range), uniform(*ranges.poisson_scale_range)
+    resize = float(uniform(((1.0, high), (low, 1.0), (1.0, 1.0))[kind], ()))
+    sigma, scale = uniform(ranges.noise_range), uniform(ranges.poisson_scale_range)
     is_gaussian = float(happens(ranges.gaussian_noise_prob))
     gray = (torch.rand(batch, generator=generator) < ranges.gray_noise_prob).float()
     return OrderParameters(
@@ -215,7 +134,7 @@ def draw_order(ranges: OrderRanges, kernel: Tensor, generator: torch.Generator) 
         noise_sigma=sigma * is_gaussian,
         poisson_scale=scale * (1.0 - is_gaussian),
         gray_noise=gray,
-        jpeg_quality=uniform(*ranges.jpeg_range),
+        jpeg_quality=uniform(ranges.jpeg_range),
     )
 
 

@@ -11,7 +11,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from lightbsr_arch import build_from_state_dict
-from lightbsr_compat import InputError, did_you_mean, load_weights_file
+from lightbsr_compat import InputError, load_weights_file
 
 from .checkpoints import pick_state_dict
 from .checks import check_same
@@ -99,24 +99,22 @@ class DistillationModel(TwoStageModel):
     @classmethod
     def check_teacher(cls, opt: dict[str, Any]) -> None:
         """Raise InputError where the teacher's checkpoint is missing or does not fit the student."""
-        teacher, start = cls.load_teacher(opt), _start(opt)
+        teacher = cls.load_teacher(opt)
         if opt["path"].get("pretrain_network_g") is None:
             options = {name: value for name, value in opt["network_g"].items() if name != "type"}
             with torch.device("meta"):
                 student = ARCH_REGISTRY.get(opt["network_g"]["type"])(**options)
-            weights_from_teacher(student.state_dict(), teacher.state_dict(), start)
+            weights_from_teacher(student.state_dict(), teacher.state_dict(), cls.start(opt))
+
+    @staticmethod
+    def start(opt: dict[str, Any]) -> str:
+        """``path: start_from_teacher`` or its default."""
+        return opt["path"].get("start_from_teacher") or "all"
 
     def init_training_settings(self) -> None:
         self.teacher = self.model_to_device(self.load_teacher(self.opt))
         if self.opt["path"].get("pretrain_network_g") is None:
-            own, start = self.net_g.state_dict(), _start(self.opt)
+            own, start = self.net_g.state_dict(), self.start(self.opt)
             self.net_g.load_state_dict({**own, **weights_from_teacher(own, self.teacher.state_dict(), start)})
             get_root_logger().info(f"The student starts from the teacher's weights ({start}).")
         super().init_training_settings()
-
-
-def _start(opt: dict[str, Any]) -> str:
-    start = opt["path"].get("start_from_teacher") or "all"
-    if start not in STARTS:
-        raise InputError(f"path: start_from_teacher is {start!r}{did_you_mean(str(start), STARTS)}")
-    return start

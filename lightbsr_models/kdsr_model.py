@@ -3,16 +3,12 @@
 Source: KDSR (ICLR 2023), Sec. 3.4 and 4.1.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from lightbsr_arch import KDSR, KDSRTeacher
-from lightbsr_compat import InputError, register
+from lightbsr_compat import register
 from lightbsr_data import TrainingBatch
 
 from .adversarial_model import AdversarialModel
@@ -42,19 +38,6 @@ class KDSRTeacherModel(TeacherModel):
     stages = (TeacherStage, TeacherStage)
     hint = "gt"
     net_g: KDSRTeacher
-
-    @classmethod
-    def checks(cls, opt: dict[str, Any]) -> list[Callable[[], Any]]:
-        return [*super().checks(opt), functools.partial(check_one_stage, opt)]
-
-
-def check_one_stage(opt: dict[str, Any]) -> None:
-    """Raise InputError where KDSR's teacher is to have a stage 1."""
-    pretrain_iter = opt["train"].get("idr_pretrain_iter")
-    if pretrain_iter:
-        raise InputError(
-            f"idr_pretrain_iter is {pretrain_iter}, but KDSR's teacher has no stage 1: leave the option out"
-        )
 
 
 class StudentStage1(Stage):

@@ -82,7 +82,6 @@ class LightBSRTeacherModel(TeacherModel):
 
     stages = (TeacherStage1, TeacherStage2)
     loss_options = ("contrast_opt",)
-    optional_losses = ("contrast_opt",)
     hint = "prior"
     stored_options = ("num_prior", "kernel_basis", "setting", "queue_size")
     net_g: LightBSRTeacher

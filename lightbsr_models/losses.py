@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from lightbsr_compat import register
 from lightbsr_data import TrainingBatch
 
-SHARPENED = ("pixel_opt", "perceptual_opt", "gan_opt")  # losses whose target ``train: usm_targets`` can sharpen
-
 
 @register(LOSS_REGISTRY)
 class ContrastiveLoss(nn.Module):

@@ -19,7 +19,6 @@ from lightbsr_compat import InputError
 from lightbsr_data import TrainingBatch, build_degrader, unsharp_mask
 
 from .checkpoints import CheckpointedModel
-from .checks import check_amp, check_compile, check_launcher, check_usm_targets
 from .distributed import model_to_device, synchronise_batch_norm
 from .losses import ImageLoss
 from .precision import Autocast, grad_scaler
@@ -50,8 +49,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
 
     Class attributes:
         stages: stage 1 and stage 2.
-        loss_options: names of the ``train`` options that hold a loss each, besides ``pixel_opt``.
-        optional_losses: those of them that an ablation may do without, by a value of ``~``.
+        loss_options: names of the ``train`` options that hold a loss each, besides ``pixel_opt``; ``~`` is none.
 
     Options of ``train`` for speed and memory (docs/performance.md has their effect); all are off by default, but for
     ``channels_last`` and ``fused`` on the CPU:
@@ -66,12 +64,14 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
 
     stages: tuple[type[Stage], type[Stage]]
     loss_options: tuple[str, ...] = ()
-    optional_losses: tuple[str, ...] = ()
     net_g: Any
     batch: TrainingBatch
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        check_launcher(opt)
+        if opt["num_gpu"] > 1 and not opt["dist"]:
+            raise InputError(
+                f"num_gpu is {opt['num_gpu']}, but several GPUs need one process each (--launcher pytorch)"
+            )
         self.stage_number = 0
         self.skipped_steps = 0
         super().__init__(opt)
@@ -79,8 +79,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
     @classmethod
     def checks(cls, opt: dict[str, Any]) -> list[Callable[[], Any]]:
         """Checks to run before training, with options as BasicSR parses them; each raises InputError."""
-        checks = (check_launcher, check_amp, check_compile, check_usm_targets, build_degrader)
-        return [functools.partial(check, opt) for check in checks]
+        return [functools.partial(build_degrader, opt)]
 
     def make_stage(self, number: int) -> Stage:
         return self.stages[number - 1](self)

@@ -59,13 +59,6 @@ def test_a_new_run_starts_from_the_teacher(student_options, start):
             assert torch.equal(value, expected), name
 
 
-def test_an_unknown_start_is_refused(student_options):
-    options = student_options()
-    options["path"]["start_from_teacher"] = "sr_networks"
-    with pytest.raises(InputError, match="did you mean 'sr_network'"):
-        build_model(options)
-
-
 def test_the_teachers_checkpoint_is_read_once(student_options, monkeypatch):
     from lightbsr_models import distillation_model
 

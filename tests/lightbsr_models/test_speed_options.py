@@ -10,7 +10,6 @@ import torch
 from basicsr.models import build_model
 
 from lightbsr_arch import LightBSR
-from lightbsr_compat import InputError
 from lightbsr_models.precision import Autocast
 from lightbsr_models.speed import sr_parts
 
@@ -203,15 +202,3 @@ def test_resume_changes_no_bit_and_ema_holds(make_model, training_batch, eager_c
     assert whole.scaler.state_dict() == resumed.scaler.state_dict()
     moments = [copy.deepcopy(m.optimizer_g.state_dict()["state"]) for m in (whole, resumed)]
     assert all(torch.equal(moments[0][i]["exp_avg"], moments[1][i]["exp_avg"]) for i in moments[0])
-
-
-# --- refusals ---
-
-
-def test_what_cannot_be_is_refused(make_model, monkeypatch):
-    with pytest.raises(InputError, match="train: amp is 'fp61'; known: bf16, fp16"):
-        make_model("student", amp="fp61")
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(InputError, match=r"compile is true, but no C\+\+ compiler is found"):
-        make_model("student", compile=True)

@@ -73,12 +73,6 @@ def test_a_student_refuses_a_teacher_that_does_not_fit(image_folder, tmp_path, s
         attempt(KDSRTeacher(**SIZES, setting="iso"), "lightbsr_student_x4_iso")
 
 
-def test_a_teacher_without_stage_1_says_so(image_folder, short_options, train):
-    options = short_options("kdsr_teacher_M_x4_iso", small(image_folder), {"train": {"idr_pretrain_iter": 5}})
-    with pytest.raises(InputError, match="idr_pretrain_iter is 5"):
-        train(options)
-
-
 def test_a_teacher_is_tested_with_the_setting_of_its_checkpoint(tmp_path):
     teacher, path = KDSRTeacher(**SIZES, setting="aniso_noise").eval(), str(tmp_path / "teacher.pth")
     torch.save({"params": teacher.state_dict()}, path)
