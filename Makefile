@@ -18,12 +18,11 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
 
-# Faults of every kind, injected into real training runs: about eight minutes on two CPU cores.
+# Faults of every kind, injected into real training runs; some take minutes.
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults
 
-# Time against the released procedures, as a table: about a quarter of an hour on two CPU cores. BENCH="--threads 1 2",
-# for instance, gives it options.
+# Time against the released procedures, as a table. BENCH="--threads 1 2", for instance, gives it options.
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/speed.py $(BENCH)
 

@@ -16,10 +16,9 @@ from .degraders import (
     unsharp_mask,
 )
 from .kernels import DegradationParameters, gaussian_kernels, sample_degradation
-from .options import OrderRanges
 from .photo import PhotoParameters, degrade_photo, sample_photo
 from .priors import degradation_prior, kernel_basis, second_order_prior
-from .second_order import PairPool, SecondOrderDegradation, SecondOrderParameters
+from .second_order import OrderRanges, PairPool, SecondOrderDegradation, SecondOrderParameters
 from .settings import SETTINGS, DegradationSetting, get_setting
 
 __all__ = [

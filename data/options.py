@@ -1,49 +1,17 @@
-"""Declarations of the ``datasets`` sections of an option file, and the types that all declarations share.
+"""Declarations of the ``datasets`` sections of an option file.
 
 ``lightbsr check`` reads them, and the JSON schema that editors complete option files from is made of them.
 """
 
-import unicodedata
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from lightbsr_compat import InputError
 
+from .option_types import Count, FileName, Number, Path, Probability, Range, Section
+from .second_order import SecondOrderOptions
 from .settings import get_setting
-
-MAX_NAME_BYTES = 100
-
-
-def _file_name(name: str) -> str:
-    has_control = any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
-    if has_control or name in ("", ".", "..") or "/" in name or "\\" in name or not _fits(name):
-        raise ValueError(
-            f"must be a file name of at most {MAX_NAME_BYTES} bytes, without / and \\ and control characters"
-        )
-    return name
-
-
-def _fits(name: str) -> bool:
-    return len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES
-
-
-def _path(path: str) -> str:
-    if not path or "\0" in path:
-        raise ValueError("must be a path")
-    return path
-
-
-def whole(value: Any) -> Any:
-    """5000.0 as 5000; anything else as it is."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _ascending(values: list[float]) -> list[float]:
-    if values[0] > values[1]:
-        raise ValueError("must be [low, high] with low <= high")
-    return values
 
 
 def _name_or_mapping(value: Any) -> Any:
@@ -52,48 +20,7 @@ def _name_or_mapping(value: Any) -> Any:
     return value
 
 
-FileName = Annotated[str, AfterValidator(_file_name)]
-"""A name that becomes part of a path: of runs, data sets, suffixes of pictures."""
-Path = Annotated[str, AfterValidator(_path)]
-Count = Annotated[int, Field(ge=1, le=2**20)]
-Iterations = Annotated[int, BeforeValidator(whole), Field(ge=1, le=2**40)]
-"""A number of iterations; ``5e3`` is 5000, as BasicSR's own option files write it."""
-Number = Annotated[float, Field(ge=-1e30, le=1e30)]
-NonNegative = Annotated[float, Field(ge=0, le=1e30)]
-Positive = Annotated[float, Field(gt=0, le=1e30)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 Setting = Annotated[Any, AfterValidator(_name_or_mapping), WithJsonSchema({"type": ["string", "object"]})]
-Range = Annotated[list[NonNegative], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
-
-
-class Section(BaseModel):
-    """A section of an option file: unknown names, numbers given as text and numbers that are not finite are errors."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
-    )
-
-
-class DerivedSection(Section):
-    """Base of declarations that are made from signatures, which have no docstrings beneath their fields."""
-
-    model_config = ConfigDict(use_attribute_docstrings=False)
-
-
-@dataclass(frozen=True)
-class Registered:
-    """Marks a section whose ``type`` names a class or function: its other options are those of that type.
-
-    Attributes:
-        kind: ``dataset``, ``arch``, ``loss``, ``metric``, ``optimizer`` or ``scheduler``.
-        many: whether the section holds several such sections by name.
-    """
-
-    kind: str
-    many: bool = False
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"registered": self.kind, "many": self.many}  # lightbsr.training.schema puts the types' options here
 
 
 class IOBackend(Section):
@@ -101,75 +28,6 @@ class IOBackend(Section):
 
     type: Literal["disk", "lmdb"]
     """``disk``: a folder of image files; ``lmdb``: a folder that ``lightbsr prepare`` made."""
-
-
-class OrderRanges(Section):
-    """What one of the two degradations of Real-ESRGAN (ICCVW 2021, Sec. 3) is drawn from."""
-
-    model_config = ConfigDict(frozen=True)
-
-    blur_prob: Probability
-    resize_prob: Annotated[list[NonNegative], Field(min_length=3, max_length=3)]
-    """Weights of enlarging, shrinking and keeping the size."""
-    resize_range: Range
-    """Factor, from below to above 1."""
-    gaussian_noise_prob: Probability
-    """Poisson noise otherwise."""
-    noise_range: Range
-    """Standard deviation on the 0-255 scale."""
-    poisson_scale_range: Range
-    """Factor of the Poisson noise."""
-    gray_noise_prob: Probability
-    """Probability that an image's noise is the same in all channels."""
-    jpeg_range: Range
-    """JPEG quality, 1-99."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "OrderRanges":
-        low, high = self.resize_range
-        if not 0 < low <= 1 <= high:
-            raise InputError(f"resize_range is {self.resize_range}, but must reach from below to above 1")
-        if not sum(self.resize_prob):
-            raise InputError(f"resize_prob is {self.resize_prob}, but one weight must be above 0")
-        # At quality 100 BasicSR's JPEG divides by zero.
-        if not 1 <= self.jpeg_range[0] <= self.jpeg_range[1] <= 99:
-            raise InputError(f"jpeg_range is {self.jpeg_range}, but a JPEG quality lies in [1, 99]")
-        return self
-
-
-# Real-ESRGAN's published option files.
-FIRST_ORDER = OrderRanges(
-    blur_prob=1.0,
-    resize_prob=[0.2, 0.7, 0.1],
-    resize_range=[0.15, 1.5],
-    gaussian_noise_prob=0.5,
-    noise_range=[1, 30],
-    poisson_scale_range=[0.05, 3],
-    gray_noise_prob=0.4,
-    jpeg_range=[30, 95],
-)
-SECOND_ORDER = OrderRanges(
-    blur_prob=0.8,
-    resize_prob=[0.3, 0.4, 0.3],
-    resize_range=[0.3, 1.2],
-    gaussian_noise_prob=0.5,
-    noise_range=[1, 25],
-    poisson_scale_range=[0.05, 2.5],
-    gray_noise_prob=0.4,
-    jpeg_range=[30, 95],
-)
-
-
-def _completed(ranges: OrderRanges) -> BeforeValidator:
-    """Take what a section leaves out from ``ranges``."""
-    return BeforeValidator(lambda given: {**vars(ranges), **given} if isinstance(given, dict) else given)
-
-
-class SecondOrderOptions(Section):
-    """Both degradations of Real-ESRGAN; what is left out is the paper's."""
-
-    first: Annotated[OrderRanges, _completed(FIRST_ORDER)] = FIRST_ORDER
-    second: Annotated[OrderRanges, _completed(SECOND_ORDER)] = SECOND_ORDER
 
 
 class FixedDegradation(Section):

@@ -8,20 +8,89 @@ images of a batch, and what was drawn is returned.
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from lightbsr_compat import InputError, require_basicsr
 
 from .degradations import blur, to_8_bit
-from .options import FIRST_ORDER, SECOND_ORDER, OrderRanges, SecondOrderOptions
+from .option_types import NonNegative, Probability, Range, Section
 
 _RESIZE_MODES = ("area", "bilinear", "bicubic")
 _GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds them
+
+
+class OrderRanges(Section):
+    """What one of the two degradations of Real-ESRGAN (ICCVW 2021, Sec. 3) is drawn from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    blur_prob: Probability
+    resize_prob: Annotated[list[NonNegative], Field(min_length=3, max_length=3)]
+    """Weights of enlarging, shrinking and keeping the size."""
+    resize_range: Range
+    """Factor, from below to above 1."""
+    gaussian_noise_prob: Probability
+    """Poisson noise otherwise."""
+    noise_range: Range
+    """Standard deviation on the 0-255 scale."""
+    poisson_scale_range: Range
+    """Factor of the Poisson noise."""
+    gray_noise_prob: Probability
+    """Probability that an image's noise is the same in all channels."""
+    jpeg_range: Range
+    """JPEG quality, 1-99."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "OrderRanges":
+        low, high = self.resize_range
+        if not 0 < low <= 1 <= high:
+            raise InputError(f"resize_range is {self.resize_range}, but must reach from below to above 1")
+        if not sum(self.resize_prob):
+            raise InputError(f"resize_prob is {self.resize_prob}, but one weight must be above 0")
+        # At quality 100 BasicSR's JPEG divides by zero.
+        if not 1 <= self.jpeg_range[0] <= self.jpeg_range[1] <= 99:
+            raise InputError(f"jpeg_range is {self.jpeg_range}, but a JPEG quality lies in [1, 99]")
+        return self
+
+
+# Real-ESRGAN's published option files.
+FIRST_ORDER = OrderRanges(
+    blur_prob=1.0,
+    resize_prob=[0.2, 0.7, 0.1],
+    resize_range=[0.15, 1.5],
+    gaussian_noise_prob=0.5,
+    noise_range=[1, 30],
+    poisson_scale_range=[0.05, 3],
+    gray_noise_prob=0.4,
+    jpeg_range=[30, 95],
+)
+SECOND_ORDER = OrderRanges(
+    blur_prob=0.8,
+    resize_prob=[0.3, 0.4, 0.3],
+    resize_range=[0.3, 1.2],
+    gaussian_noise_prob=0.5,
+    noise_range=[1, 25],
+    poisson_scale_range=[0.05, 2.5],
+    gray_noise_prob=0.4,
+    jpeg_range=[30, 95],
+)
+
+
+def _completed(ranges: OrderRanges) -> BeforeValidator:
+    """Take what a section leaves out from ``ranges``."""
+    return BeforeValidator(lambda given: {**vars(ranges), **given} if isinstance(given, dict) else given)
+
+
+class SecondOrderOptions(Section):
+    """Both degradations of Real-ESRGAN; what is left out is the paper's."""
+
+    first: Annotated[OrderRanges, _completed(FIRST_ORDER)] = FIRST_ORDER
+    second: Annotated[OrderRanges, _completed(SECOND_ORDER)] = SECOND_ORDER
 
 
 def parse_orders(options: Any) -> tuple[OrderRanges, OrderRanges]:

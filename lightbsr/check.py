@@ -2,6 +2,8 @@
 
 import argparse
 
+from lightbsr_compat import InputError, atomic_write
+
 from .packaged import find_option_file
 from .training.pipelines import add_option_file_arguments
 
@@ -16,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from lightbsr_compat import InputError, atomic_write
 
     from .training.option_files import import_modules, load_checked_options
 

@@ -4,6 +4,8 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
+from lightbsr_compat import InputError, atomic_save, atomic_write, did_you_mean, load_weights_file
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,7 +19,6 @@ def _read_basis_file(path: str) -> Any:
         from scipy.io import loadmat
 
         return loadmat(path)["p"]
-    from lightbsr_compat import load_weights_file
 
     return load_weights_file(path)
 
@@ -33,7 +34,6 @@ def load_kernel_basis(path: str) -> "Tensor":
     """
     import torch
 
-    from lightbsr_compat import InputError
     from lightbsr_data.settings import KERNEL_SIZE, NUM_KERNEL_COMPONENTS
 
     if not os.path.isfile(path):
@@ -72,7 +72,6 @@ def convert_file(source: str, target: str, *, kernel_basis_path: str | None = No
     import torch
 
     from lightbsr_arch import build_from_state_dict, find_state_dict
-    from lightbsr_compat import InputError, atomic_save, atomic_write, did_you_mean, load_weights_file
     from lightbsr_data import REAL_WORLD, SETTINGS
 
     from .packaged import find_weights

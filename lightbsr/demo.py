@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .prepare import prepare
+from lightbsr_compat import InputError, atomic_write, require_basicsr
 
-# lightbsr_compat is imported where it is used: it imports PyTorch.
+from .prepare import prepare
 
 # Photographs that scikit-learn and scikit-image carry in their packages: (package, file below its folder).
 _TRAINING = (
@@ -34,7 +34,6 @@ _PICTURE_CROP = 160  # HR pixels
 
 def _photograph(package: str, name: str) -> np.ndarray:
     """Read one of the packages' photographs, (H, W, 3) uint8, BGR."""
-    from lightbsr_compat import InputError
 
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -57,7 +56,6 @@ def _prepare(folder: Path, photographs: dict[str, np.ndarray]) -> None:
 
 
 def _run(folder: Path, command: str, option_file: str, forced: Sequence[str] = ()) -> None:
-    from lightbsr_compat import InputError
 
     print(f"\n$ lightbsr {command} -opt {option_file}", flush=True)
     words = [command, "-opt", option_file, *(["--force_yml", *forced] if forced else [])]
@@ -87,7 +85,6 @@ def _compare(folder: Path) -> str:
     """Write the side-by-side pictures; returns the table of PSNR."""
     from basicsr.metrics import calculate_psnr
 
-    from lightbsr_compat import atomic_write
     from lightbsr_data import BlindBenchmarkDataset
 
     rows = ["", f"held-out photograph: {_HELD_OUT[1]} of {_HELD_OUT[0]}; PSNR on Y in dB, x4", ""]
@@ -132,7 +129,6 @@ def demo(output: str, *, forced: Sequence[str] = ()) -> None:
     Raises:
         InputError: the folder exists and is not empty, a photograph is missing, or a step failed.
     """
-    from lightbsr_compat import InputError
 
     folder = Path(output).absolute()
     if folder.exists() and any(folder.iterdir()):
@@ -157,7 +153,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from lightbsr_compat import require_basicsr
 
     require_basicsr("lightbsr demo")
     demo(args.output)

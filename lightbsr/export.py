@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightbsr_compat import InputError, atomic_write
+
 if TYPE_CHECKING:  # the command line answers mistakes in its arguments without importing PyTorch
     from torch import Tensor, nn
 
@@ -34,7 +36,6 @@ def require_onnx(what: str) -> None:
     Args:
         what: what needs it, the beginning of the sentence.
     """
-    from lightbsr_compat import InputError
 
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -71,7 +72,6 @@ def to_onnx(
         InputError: onnx, onnxruntime or onnxscript is not installed, or an opset that cannot be written.
         onnx.checker.ValidationError: a name that is given is one that the exporter uses inside the graph ('mean').
     """
-    from lightbsr_compat import InputError
 
     require_onnx("exporting to ONNX")
     if opset not in OPSETS:
@@ -194,7 +194,6 @@ def export_file(
     import torch
 
     import lightbsr
-    from lightbsr_compat import InputError, atomic_write
 
     from .packaged import find_weights
     from .upscaling.upscaler import load_network

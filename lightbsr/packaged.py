@@ -3,18 +3,29 @@
 import importlib.resources
 import os
 
-# InputError is imported where it is raised: its package imports PyTorch, which a command's --help does not need.
+from lightbsr_compat import InputError, did_you_mean, packaged_options
+
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "find_option_file",
+    "find_weights",
+    "packaged_files",
+    "packaged_options",
+    "packaged_weights",
+]
 
 DEFAULT_WEIGHTS = "lightbsr_x4_aniso_noise"
 
 
+def packaged_files(folder: str, suffix: str) -> dict[str, str]:
+    """The files of a folder of this package, sorted: name without suffix -> path."""
+    names = ((file.name, str(file)) for file in (importlib.resources.files("lightbsr") / folder).iterdir())
+    return {name.removesuffix(suffix): path for name, path in sorted(names) if name.endswith(suffix)}
+
+
 def packaged_weights() -> dict[str, str]:
     """Paths of the weights that the package carries, by name."""
-    folder = importlib.resources.files("lightbsr") / "weights"
-    if not folder.is_dir():
-        return {}
-    files = sorted((file.name, str(file)) for file in folder.iterdir() if file.name.endswith(".safetensors"))
-    return {name.removesuffix(".safetensors"): path for name, path in files}
+    return packaged_files("weights", ".safetensors")
 
 
 def find_weights(name_or_path: str | os.PathLike[str]) -> str:
@@ -29,17 +40,7 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> str:
     packaged = packaged_weights()
     if path in packaged:
         return packaged[path]
-    from lightbsr_compat import InputError
-
-    known = f"packaged are {', '.join(packaged)}" if packaged else "no weights are packaged, so name a file of yours"
-    raise InputError(f"no such checkpoint file: {path!r} ({known})")
-
-
-def packaged_options() -> dict[str, str]:
-    """The packaged option files: name without suffix -> path."""
-    root = importlib.resources.files("lightbsr.options")
-    folders = [root / "train", root / "test", root / "ablation"]
-    return {f.name.removesuffix(".yml"): str(f) for d in folders for f in d.iterdir() if f.name.endswith(".yml")}
+    raise InputError(f"no such checkpoint file: {path!r} (packaged are {', '.join(packaged)})")
 
 
 def find_option_file(name: str) -> str:
@@ -50,8 +51,6 @@ def find_option_file(name: str) -> str:
     """
     if os.path.isfile(name):
         return name
-    from lightbsr_compat import InputError, did_you_mean
-
     packaged = packaged_options()
     key = name.removesuffix(".yml")
     if key not in packaged:

@@ -21,8 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lightbsr_cli import at_least
-
-# InputError and decode_rgb8 are imported where they are used: their packages import PyTorch.
+from lightbsr_compat import InputError, atomic_write
 
 _COMPRESSION = 1  # PNG's level; 9 saves 6% and takes nine times as long
 _KEY = re.compile(r"[\x20-\x2d\x2f-\x7e]{1,400}")  # BasicSR's keys are ASCII and end at the first dot
@@ -67,7 +66,6 @@ def find_images(folder: str) -> list[Path]:
     Raises:
         InputError: no folder, no image in it, or names that cannot be keys of one LMDB.
     """
-    from lightbsr_compat import InputError
     from lightbsr_data.images import IMAGE_SUFFIXES
 
     if not os.path.isdir(folder):
@@ -91,7 +89,6 @@ def find_images(folder: str) -> list[Path]:
 
 
 def _refuse(findings: list[str]) -> None:
-    from lightbsr_compat import InputError
 
     if len(findings) > _MAX_FINDINGS:
         findings = [*findings[:_MAX_FINDINGS], f"... and {len(findings) - _MAX_FINDINGS} more"]
@@ -101,7 +98,6 @@ def _refuse(findings: list[str]) -> None:
 
 def _encode(path: Path, size: int, step: int, thresh: int) -> list[SubImage] | str:
     """Read and cut one image; returns the error where it cannot be read."""
-    from lightbsr_compat import InputError
     from lightbsr_compat.images import decode_rgb8
 
     try:
@@ -162,7 +158,6 @@ def prepare(
     Raises:
         InputError: images, options or a target that cannot be used, or a full disk; ``target`` is not made then.
     """
-    from lightbsr_compat import InputError, atomic_write
 
     target = os.path.normpath(target)
     step = max(1, size // 2) if step is None else step

@@ -8,7 +8,7 @@ from .bounded_yaml import OptionLoader
 from .errors import InputError, did_you_mean
 from .files import atomic_save, atomic_write, load_weights_file, remove_unfinished
 from .functional_tensor import install_functional_tensor
-from .yaml_options import load_options, split_force_yml
+from .yaml_options import load_options, packaged_options, split_force_yml
 
 __all__ = [
     "InputError",
@@ -19,6 +19,7 @@ __all__ = [
     "has_basicsr",
     "load_options",
     "load_weights_file",
+    "packaged_options",
     "register",
     "remove_unfinished",
     "require_basicsr",

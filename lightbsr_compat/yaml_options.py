@@ -12,11 +12,12 @@ from .bounded_yaml import OptionLoader, read_yaml
 from .errors import InputError, did_you_mean
 
 
-def _packaged_option_files() -> dict[str, str]:
+def packaged_options() -> dict[str, str]:
+    """The packaged option files: name without suffix -> path."""
     # The folder is found by its name alone: nothing of the package it lies in is used.
-    root = importlib.resources.files("lightbsr.options")
-    files = (f for d in root.iterdir() if d.is_dir() for f in d.iterdir())
-    return {f.name.removesuffix(".yml"): str(f) for f in files if f.name.endswith(".yml")}
+    folders = (folder for folder in importlib.resources.files("lightbsr.options").iterdir() if folder.is_dir())
+    files = (file for folder in folders for file in folder.iterdir() if file.name.endswith(".yml"))
+    return {file.name.removesuffix(".yml"): str(file) for file in files}
 
 
 def _set(section: str, options: dict[str, Any], name: str, value: Any) -> None:
@@ -48,7 +49,7 @@ def _with_base(path: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if os.path.isfile(beside):
         base = beside
     else:
-        packaged = _packaged_option_files()
+        packaged = packaged_options()
         if name not in packaged:
             raise InputError(
                 f"option file {path!r}: base is {name!r}, but must be the name of a packaged option file or a path"

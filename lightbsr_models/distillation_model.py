@@ -15,7 +15,7 @@ from lightbsr_compat import InputError, load_weights_file
 
 from .checkpoints import pick_state_dict
 from .checks import check_same
-from .two_stage_model import TwoStageModel
+from .two_stage_model import Stage, TwoStageModel
 
 STARTS = {"all": ("estimator.", "converter.", "sr_network."), "sr_network": ("sr_network.",)}
 
@@ -55,6 +55,14 @@ def _read_teacher(path: str, param_key: str, changed: int) -> nn.Module:
         return build_from_state_dict(state_dict).requires_grad_(False)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"pretrain_network_teacher {path!r}: {str(error).splitlines()[0]}") from None
+
+
+class DistillationStage(Stage):
+    """A stage whose target is the IDR of the model's frozen teacher."""
+
+    def __init__(self, model: "DistillationModel") -> None:
+        super().__init__(model)
+        self.teacher = model.teacher
 
 
 class DistillationModel(TwoStageModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from lightbsr_data.options import Count, FileName, Iterations, Path, Registered, Section
+from lightbsr_data.option_types import Count, FileName, Iterations, Path, Registered, Section
 
 from .options import (
     GANTrainOptions,

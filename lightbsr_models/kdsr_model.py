@@ -12,7 +12,7 @@ from lightbsr_compat import register
 from lightbsr_data import TrainingBatch
 
 from .adversarial_model import AdversarialModel
-from .distillation_model import DistillationModel
+from .distillation_model import DistillationModel, DistillationStage
 from .teacher_model import TeacherModel
 from .two_stage_model import Stage
 
@@ -40,14 +40,10 @@ class KDSRTeacherModel(TeacherModel):
     net_g: KDSRTeacher
 
 
-class StudentStage1(Stage):
+class StudentStage1(DistillationStage):
     """Distillation of the IDR alone."""
 
     network: KDSR
-
-    def __init__(self, model: "KDSRStudentModel") -> None:
-        super().__init__(model)
-        self.teacher = model.teacher
 
     def trained(self) -> list[nn.Module]:
         return [self.network.estimator]

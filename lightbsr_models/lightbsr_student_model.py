@@ -15,18 +15,13 @@ from lightbsr_compat import InputError, register
 from lightbsr_data import TrainingBatch
 
 from .adversarial_model import AdversarialModel
-from .distillation_model import DistillationModel
-from .two_stage_model import Stage
+from .distillation_model import DistillationModel, DistillationStage
 
 
-class StudentStage1(Stage):
+class StudentStage1(DistillationStage):
     """Distillation of the IDR alone (Eq. 5-8)."""
 
     network: LightBSR
-
-    def __init__(self, model: "LightBSRStudentModel") -> None:
-        super().__init__(model)
-        self.teacher = model.teacher
 
     def trained(self) -> list[nn.Module]:
         return [self.network.estimator, self.network.converter]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from lightbsr_compat import InputError
-from lightbsr_data.options import (
+from lightbsr_data.option_types import (
     Iterations,
     NonNegative,
     Number,

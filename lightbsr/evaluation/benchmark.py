@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lightbsr_cli import at_least
+from lightbsr_compat import InputError, require_basicsr
 
 if TYPE_CHECKING:
     from .scoring import Results
@@ -42,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status, 1 where an image has no score."""
     from lightbsr.upscaling.memory import keep_freed_memory
-    from lightbsr_compat import require_basicsr
 
     require_basicsr("lightbsr benchmark")
     keep_freed_memory()
@@ -69,7 +69,6 @@ def benchmark(args: argparse.Namespace) -> "Results":
     import lightbsr
     from lightbsr.files import write_file
     from lightbsr.upscaling.upscaler import pick_device
-    from lightbsr_compat import InputError
 
     from .cost import measure
     from .image_sets import find_sets

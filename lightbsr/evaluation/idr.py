@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from lightbsr_cli import at_least
+from lightbsr_compat import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,6 @@ def run(args: argparse.Namespace) -> int:
 
     from lightbsr.files import write_file
     from lightbsr.upscaling.upscaler import pick_device
-    from lightbsr_compat import InputError
 
     from .idr_scores import idr_scores
     from .image_sets import canonical, find_images

@@ -4,13 +4,13 @@ A protocol of one's own is a file of the same form, given by its path.
 """
 
 import functools
-import importlib.resources
 import math
 import os
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from lightbsr.packaged import packaged_files
 from lightbsr_compat import InputError, did_you_mean, load_options
 from lightbsr_data import PhotoParameters
 from lightbsr_data.datasets import parse_fixed_degradation
@@ -160,14 +160,9 @@ class Paper(_Data):
     tables: list[PaperTable]
 
 
-def _packaged(folder: str) -> dict[str, str]:
-    files = (importlib.resources.files("lightbsr") / folder).iterdir()
-    return {file.name.removesuffix(".yml"): str(file) for file in files if file.name.endswith(".yml")}
-
-
 def packaged_protocols() -> dict[str, str]:
     """The protocols of this package: name -> path."""
-    return _packaged("protocols")
+    return packaged_files("protocols", ".yml")
 
 
 def load_protocol(name: str) -> Protocol:
@@ -199,7 +194,7 @@ def load_protocol(name: str) -> Protocol:
 @functools.cache
 def load_papers() -> list[Paper]:
     """The packaged papers."""
-    return [Paper.model_validate(load_options(path)) for _, path in sorted(_packaged("papers").items())]
+    return [Paper.model_validate(load_options(path)) for _, path in packaged_files("papers", ".yml").items()]
 
 
 def paper_tables(protocol: str, scale: int) -> list[tuple[str, PaperTable]]:

@@ -69,8 +69,10 @@ def _comparisons(results: Results) -> list[dict[str, object]]:
     metric, comparisons = results.metrics[0], []
     for image_set in results.sets:
         order = results.rank(ranking, image_set.name)
-        places = dict.fromkeys(order[i] for i in (0, len(order) // 2, -1)) if order else {}
-        for index, place in zip(places, ("worst", "median", "best"), strict=False):
+        places: dict[int, str] = {}
+        for place, i in (("worst", 0), ("median", len(order) // 2), ("best", -1)) if order else ():
+            places.setdefault(order[i], place)
+        for index, place in places.items():
             stored = results.pictures[image_set.name, index]
             names = [name for name in (*results.methods, "LR", "HR") if name in stored]
             pictures = []

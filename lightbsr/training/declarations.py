@@ -19,7 +19,8 @@ from pydantic import Field, ValidationError, create_model
 from lightbsr_compat import InputError, did_you_mean
 from lightbsr_compat.errors import nearest
 from lightbsr_data.images import MissingImages
-from lightbsr_data.options import DATASETS, Count, DatasetOptions, DerivedSection, Number, Registered, Section
+from lightbsr_data.option_types import Count, DerivedSection, Number, Registered, Section
+from lightbsr_data.options import DATASETS, DatasetOptions
 from lightbsr_models.options import LOSSES, OPTIMIZERS, SCHEDULERS
 
 REGISTRIES = {

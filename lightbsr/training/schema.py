@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from lightbsr_data.options import Section
+from lightbsr_data.option_types import Section
 from lightbsr_models.file_options import MODELS
 
 from .declarations import DECLARED, REGISTRIES, declaration_of, fields_of, is_ours, nested_section

@@ -10,6 +10,7 @@ from PIL import Image
 
 from lightbsr_compat import InputError
 from lightbsr_data import PhotoParameters, degradation_prior, degrade_photo, get_setting, kernel_basis, sample_photo
+from lightbsr_data.datasets import degrade_fixed
 from lightbsr_data.degradations import downsample
 from lightbsr_data.photo import NO_BLUR, jpeg, photo_noise
 
@@ -156,3 +157,12 @@ def test_a_setting_of_an_option_file_is_restored_from_its_name():
 def test_wrong_settings_are_refused(setting, message):
     with pytest.raises(InputError, match=message):
         get_setting(setting)
+
+
+def test_a_fixed_degradation_compresses_after_the_noise():
+    images, noise = torch.rand(2, 3, 64, 48), 5 * torch.randn(2, 3, 16, 12, generator=generator())
+    setting = CLEAN._replace(sigma_x=1.5, sigma_y=1.5, noise_sigma=5.0)
+    plain = degrade_fixed(images, setting, noise, scale=4)
+    compressed = degrade_fixed(images, setting._replace(quality=40), noise, scale=4)
+    assert torch.equal((255 * compressed).round(), jpeg((255 * plain).round(), 40))
+    assert not torch.equal(compressed, plain)
