@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from lightbsr import Upscaler
-from lightbsr.packaged import DEFAULT_WEIGHTS, find_weights, packaged_weights
+from lightbsr.packaged import find_weights, packaged_weights
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
 
@@ -158,12 +158,10 @@ def test_all_kinds_of_weights(tmp_path, network, path, released_state_dict, phot
 
 def test_packaged_weights_are_found_by_name(tmp_path, monkeypatch, path):
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
-    assert packaged_weights() == {}
-    with pytest.raises(InputError, match=rf"'{DEFAULT_WEIGHTS}' \(no weights are packaged, so name a file"):
-        find_weights(DEFAULT_WEIGHTS)
     (tmp_path / "weights").mkdir()
     for name in ("b", "a"):
         (tmp_path / "weights" / f"{name}.safetensors").touch()
+    assert list(packaged_weights()) == ["a", "b"]
     assert find_weights("b") == str(tmp_path / "weights" / "b.safetensors")
     assert find_weights(path) == str(path)  # a file of the user's comes first
     with pytest.raises(InputError, match=r"no such checkpoint file: 'c' \(packaged are a, b\)"):
