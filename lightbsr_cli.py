@@ -9,11 +9,14 @@ import argparse
 import importlib
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import NoReturn
 
 EXIT_INPUT_ERROR = 2
+EXIT_UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 # name: (module, what it does)
@@ -63,6 +66,7 @@ def _front_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"lightbsr {metadata.version('lightbsr')}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an unforeseen error")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     return parser
 
@@ -73,6 +77,24 @@ def _sentences(error: Exception) -> list[str]:
     if len(lines) > 1 and "DataLoader worker" in lines[0]:
         lines = [lines[-1].partition("InputError: ")[2] or lines[-1]]
     return lines
+
+
+def _report_unforeseen(error: Exception, argv: Sequence[str]) -> None:
+    """Print one sentence, and write the traceback to a file in the working folder, or in the system's temporary one."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    sentence = f"lightbsr: error: unforeseen {type(error).__name__}: {lines[0]}"
+    text = f"lightbsr {metadata.version('lightbsr')}\ncommand: {list(argv)}\n\n{traceback.format_exc()}"
+    for folder in (".", tempfile.gettempdir()):
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w", prefix="lightbsr_error_", suffix=".txt", dir=folder, delete=False, encoding="utf-8"
+            ) as file:
+                file.write(text)
+        except OSError:
+            continue
+        sentence += f" (a bug: please report it with {file.name})"
+        break
+    print(sentence, file=sys.stderr)
 
 
 def run_command(name: str, argv: Sequence[str]) -> int:
@@ -87,16 +109,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0, 1 (some images failed, or a data-loading worker died), 2 (an error of the input) or 130
-        (interrupted at once).
+        The exit status: 0, 1 (some images failed, or a data-loading worker died), 2 (an error of the input), 70 (an
+        error that nobody foresaw: one sentence, the traceback in a file) or 130 (interrupted at once).
 
     Raises:
+        Exception: an error that nobody foresaw, under ``--debug`` before the command.
         SystemExit: with status 75 where a signal has stopped training in order, everything saved.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    front = _front_parser().parse_args(argv[:1])
+    num_front = 2 if argv[:1] == ["--debug"] else 1
+    front = _front_parser().parse_args(argv[:num_front])
     try:
-        return run_command(front.command, argv[1:])
+        return run_command(front.command, argv[num_front:])
     except KeyboardInterrupt:
         print("lightbsr: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -104,7 +128,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lightbsr_compat.errors import InputError
 
         if not isinstance(error, InputError):
-            raise
+            if front.debug:
+                raise
+            _report_unforeseen(error, argv)
+            return EXIT_UNFORESEEN
         for sentence in _sentences(error):
             print(f"lightbsr: error: {sentence}", file=sys.stderr)
         return EXIT_INPUT_ERROR

@@ -17,7 +17,11 @@ from .checkpoints import pick_state_dict
 from .checks import check_same
 from .two_stage_model import Stage, TwoStageModel
 
-STARTS = {"all": ("estimator.", "converter.", "sr_network."), "sr_network": ("sr_network.",)}
+STARTS = {
+    "all": ("estimator.", "converter.", "sr_network."),
+    "all_but_estimator": ("converter.", "sr_network."),
+    "sr_network": ("sr_network.",),
+}
 
 
 def weights_from_teacher(student: dict[str, Tensor], teacher: dict[str, Tensor], start: str) -> dict[str, Tensor]:
@@ -26,13 +30,15 @@ def weights_from_teacher(student: dict[str, Tensor], teacher: dict[str, Tensor],
     Args:
         student, teacher: state dicts.
         start: ``all``: estimator (BatchNorm statistics too), converter and SR network, but not the estimator's first
-            convolution, since the teacher's sees more channels; ``sr_network``: that alone, as the released KDSR does.
+            convolution, since the teacher's sees more channels; ``all_but_estimator``: converter and SR network, and
+            the filters of the estimator's first convolution get zero mean; ``sr_network``: that alone, as the released
+            KDSR does.
 
     Raises:
         InputError: the networks' sizes differ.
     """
-    first = next(key for key in student if key.startswith("estimator.")).rpartition(".")[0]
-    own = {f"{first}.weight", f"{first}.bias"}
+    first = next(key for key in student if key.startswith("estimator.") and key.endswith(".weight"))
+    own = {first, first.removesuffix("weight") + "bias"}
     # LightBSR's teacher calls its estimator query_estimator.
     theirs = {key.removeprefix("query_"): value for key, value in teacher.items()}
     weights = {key: value for key, value in theirs.items() if key.startswith(STARTS[start]) and key not in own}
@@ -44,6 +50,9 @@ def weights_from_teacher(student: dict[str, Tensor], teacher: dict[str, Tensor],
                 f"the teacher's {key} is {shapes[0]}, but the student's network_g makes it {shapes[1]}:"
                 " give network_g the teacher's sizes"
             )
+    if start == "all_but_estimator":
+        # Brightness varies far more than texture: BatchNorm would leave little of what tells degradations apart.
+        weights[first] = student[first] - student[first].mean((2, 3), keepdim=True)
     return weights
 
 
@@ -68,8 +77,8 @@ class DistillationStage(Stage):
 class DistillationModel(TwoStageModel):
     """Base of the students' models: distilled from ``path: pretrain_network_teacher``.
 
-    Options of ``path``: ``start_from_teacher``, ``all`` (the default) or ``sr_network``: the weights that a student
-    without ``pretrain_network_g`` takes from its teacher.
+    Options of ``path``: ``start_from_teacher``, ``all`` (the default), ``all_but_estimator`` or ``sr_network``: the
+    weights that a student without ``pretrain_network_g`` takes from its teacher (``weights_from_teacher``).
 
     Class attributes:
         teacher_class: class of the teacher's network.

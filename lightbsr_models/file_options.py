@@ -53,7 +53,7 @@ class StudentPathOptions(PathOptions):
     pretrain_network_teacher: Path | None = None
     """Checkpoint of the teacher that the student is distilled from."""
     param_key_teacher: str | None = None
-    start_from_teacher: Literal["all", "sr_network"] | None = None
+    start_from_teacher: Literal["all", "all_but_estimator", "sr_network"] | None = None
     """Parts of the teacher that the student starts with, where ``pretrain_network_g`` is ~."""
 
 

@@ -53,6 +53,23 @@ def test_ctrl_c_has_its_own_status(monkeypatch, capsys):
     assert capsys.readouterr().err == "lightbsr: interrupted\n"
 
 
+def test_an_unforeseen_error_is_one_sentence_and_a_file_with_the_traceback(monkeypatch, capsys, tmp_path):
+    def fail(name, argv):
+        raise RuntimeError("shapes differ\nsecond line")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "run_command", fail)
+    assert cli.main(["upscale", "a.png"]) == 70
+    (file,) = tmp_path.iterdir()
+    sentence = f"lightbsr: error: unforeseen RuntimeError: shapes differ (a bug: please report it with {file})\n"
+    assert capsys.readouterr().err == sentence
+    text = file.read_text()
+    assert "command: ['upscale', 'a.png']" in text and 'raise RuntimeError("shapes differ' in text
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        cli.main(["--debug", "upscale", "a.png"])
+    assert list(tmp_path.iterdir()) == [file]
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

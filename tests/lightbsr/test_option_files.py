@@ -153,7 +153,7 @@ MISTAKES = [
     ("path:pretrain_teacher", "x.pth",
      "...unknown option 'pretrain_teacher'; did you mean 'pretrain_network_teacher'?"),
     ("path:start_from_teacher", "estimator",
-     "path: start_from_teacher is 'estimator', but must be 'all' or 'sr_network'"),
+     "path: start_from_teacher is 'estimator', but must be 'all', 'all_but_estimator' or 'sr_network'"),
     ("train:optim_g:lr", "x", "train: optim_g: lr is 'x', but must be a number"),
     ("train:optim_g:lr", float("nan"), "train: optim_g: lr is nan, but must be a finite number"),
     ("train:optim_g:lr", 0, "train: optim_g: lr is 0, but must be above 0"),
