@@ -44,7 +44,7 @@ def student_options(parsed_options, tmp_path):
 
 @pytest.mark.parametrize("start", [None, "all", "all_but_estimator", "sr_network"])
 def test_a_new_run_starts_from_the_teacher(student_options, start):
-    """``all_but_estimator``: the filters of the estimator's first convolution get zero mean."""
+    """From all but the estimator's first convolution, or less; ``all_but_estimator`` gives its filters zero mean."""
     options = student_options()
     options["path"]["start_from_teacher"] = start
     torch.manual_seed(1)
