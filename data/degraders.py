@@ -19,7 +19,7 @@ REAL_WORLD = "real_world"  # the name of Real-ESRGAN's setting, as option files 
 
 
 class TrainingBatch(NamedTuple):
-    """What a model trains on, on its device.
+    """A batch to train on, on the model's device.
 
     Attributes:
         lq: (B, D, 3, h, w) in [0, 1]: D views that share their image's degradation.

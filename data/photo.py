@@ -48,7 +48,7 @@ class PhotoParameters(NamedTuple):
         return gaussian_kernels(*(torch.tensor([value], dtype=torch.float64) for value in values)).float()
 
     def scalars(self) -> Tensor:
-        """What ``degradation_prior`` takes besides kernel and noise level: (4,) poisson, gray, how, quality."""
+        """Input of ``degradation_prior`` besides kernel and noise level: (4,) poisson, gray, how, quality."""
         quality = NO_JPEG if self.quality is None else self.quality
         return torch.tensor([self.poisson, self.gray, DOWNSAMPLERS.index(self.how), quality], dtype=torch.float)
 

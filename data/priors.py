@@ -90,7 +90,7 @@ SECOND_ORDER_PRIOR_CHANNELS = 3 * NUM_KERNEL_COMPONENTS + 2 * 5 + 1
 
 
 def second_order_prior(parameters: SecondOrderParameters, *, basis: Tensor) -> Tensor:
-    """What the teacher is told of a second-order degradation; every channel lies in about [-3, 1].
+    """The degradation prior of a second-order degradation; every channel lies in about [-3, 1].
 
     Channels, in this order: kernel 1, kernel 2 and sinc kernel on the basis (3 x 15); of the first and then of the
     second degradation: Gaussian noise level / 30, Poisson noise scale / 3, whether the noise is gray, log2 of the

@@ -25,7 +25,7 @@ _GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds th
 
 
 class OrderRanges(Section):
-    """What one of the two degradations of Real-ESRGAN (ICCVW 2021, Sec. 3) is drawn from."""
+    """Ranges that one of the two degradations of Real-ESRGAN (ICCVW 2021, Sec. 3) is drawn from."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -109,7 +109,7 @@ def parse_orders(options: Any) -> tuple[OrderRanges, OrderRanges]:
 
 
 class OrderParameters(NamedTuple):
-    """What was drawn for one of the two degradations.
+    """Parameters drawn for one of the two degradations.
 
     Attributes:
         kernel: (B, 21, 21), a single 1 where nothing was blurred.
@@ -129,7 +129,7 @@ class OrderParameters(NamedTuple):
 
 
 class SecondOrderParameters(NamedTuple):
-    """What was drawn for a batch.
+    """Parameters drawn for a batch.
 
     Attributes:
         first, second: the two degradations.
@@ -331,7 +331,7 @@ class PairPool:
         return swapped
 
     def state(self) -> dict[str, Any]:
-        """What the pool holds, on the CPU, for a training state; images of 8 bits in as many."""
+        """The pool's content on the CPU, for a training state; 8-bit images are stored as uint8."""
         return {"filled": self._filled, "stored": [_pack(t.cpu()) for t in self._stored]}
 
     def load_state(self, state: dict[str, Any], device: torch.device) -> None:

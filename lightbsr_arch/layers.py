@@ -124,19 +124,19 @@ class SROutput(NamedTuple):
 class BlindSRNetwork(Pretrained):
     """Base of students and teachers: an estimated IDR guides the SR network.
 
-    A student takes the LR image alone; a teacher takes a hint too, the degradation prior or the HR image.
+    A student takes the LR image alone; a teacher takes a condition too, the degradation prior or the HR image.
     """
 
     sr_network: SRFrame
-    estimate_idr: Callable[..., Any]  # (lq, *hint) -> IDR
+    estimate_idr: Callable[..., Any]  # (lq, *condition) -> IDR
 
-    def forward(self, lq: Tensor, *hint: Tensor) -> Tensor:
+    def forward(self, lq: Tensor, *condition: Tensor) -> Tensor:
         """Super-resolve: (B, 3, h, w) in [0, 1], h, w >= 1 -> (B, 3, h * upscale, w * upscale), not clamped."""
-        return self.forward_with_idr(lq, *hint).sr
+        return self.forward_with_idr(lq, *condition).sr
 
-    def forward_with_idr(self, lq: Tensor, *hint: Tensor) -> SROutput:
+    def forward_with_idr(self, lq: Tensor, *condition: Tensor) -> SROutput:
         """As ``forward``, with the IDR (for distillation)."""
-        idr = self.estimate_idr(lq, *hint)
+        idr = self.estimate_idr(lq, *condition)
         return SROutput(self.super_resolve(lq, idr), idr)
 
     def super_resolve(self, lq: Tensor, idr: Any) -> Tensor:

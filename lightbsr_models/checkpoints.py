@@ -209,7 +209,7 @@ def newest_state(opt: dict[str, Any]) -> str | None:
 def resume_training(self: Any, resume_state: dict[str, Any]) -> None:
     """Go on from a training state; learning rate, schedule and optimizer are the option file's, changed or not.
 
-    The moments of the optimizers are the state's. The schedulers are stepped anew to the state's iteration, so that an
+    The moments of the optimizers are the state's. The schedulers are stepped up to the state's iteration, so that an
     unchanged option file gives the bits that were saved; what differs is logged.
 
     Raises:

@@ -36,7 +36,7 @@ class KDSRTeacherModel(TeacherModel):
     """
 
     stages = (TeacherStage, TeacherStage)
-    hint = "gt"
+    condition = "gt"
     net_g: KDSRTeacher
 
 

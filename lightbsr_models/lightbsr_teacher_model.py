@@ -82,7 +82,7 @@ class LightBSRTeacherModel(TeacherModel):
 
     stages = (TeacherStage1, TeacherStage2)
     loss_options = ("contrast_opt",)
-    hint = "prior"
+    condition = "prior"
     stored_options = ("num_prior", "kernel_basis", "setting", "queue_size")
     net_g: LightBSRTeacher
 

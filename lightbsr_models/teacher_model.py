@@ -21,11 +21,11 @@ class TeacherModel(TwoStageModel):
     are read from the checkpoint.
 
     Class attributes:
-        hint: the attribute of the model that the teacher sees besides the LR image in testing, ``prior`` or ``gt``.
+        condition: the attribute of the model that the teacher takes in testing: ``prior`` or ``gt``.
         stored_options: options of ``network_g`` that no option file holds, since they follow from the setting.
     """
 
-    hint: str
+    condition: str
     stored_options: tuple[str, ...] = ("setting",)
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -52,5 +52,5 @@ class TeacherModel(TwoStageModel):
         network: nn.Module = self.net_g_ema if hasattr(self, "net_g_ema") else self.net_g
         network.eval()
         with torch.no_grad():
-            self.output = network(self.lq, getattr(self, self.hint))
+            self.output = network(self.lq, getattr(self, self.condition))
         self.net_g.train(self.is_train)

@@ -1,4 +1,4 @@
-"""What networks cost: parameters, multiply-accumulates and milliseconds, measured side by side."""
+"""Cost of networks: parameters, multiply-accumulates and milliseconds, measured side by side."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""What a benchmark compares: bicubic interpolation, networks, and folders of images that other tools made."""
+"""Methods of a benchmark: bicubic interpolation, networks, and folders of images that other tools made."""
 
 import os
 from collections.abc import Sequence

@@ -108,7 +108,7 @@ class Protocol(_Data):
 
 
 class Size(_Data):
-    """What a network costs.
+    """Cost of a network.
 
     Attributes:
         parameters: in millions.

@@ -161,7 +161,7 @@ def collect(
 
 
 def swap_loss(psnr: np.ndarray) -> dict[str, float]:
-    """What it costs to super-resolve an LR image with the IDR of the same image under another degradation.
+    """PSNR lost by super-resolving an LR image with the IDR of the same image under another degradation.
 
     Args:
         psnr: (images, i, j) of the degradation i with the IDR of j, NaN where there is none.
@@ -176,7 +176,7 @@ def swap_loss(psnr: np.ndarray) -> dict[str, float]:
 
 
 def targets(degradations: Sequence[PhotoParameters], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """What linear probes look for, (N,) each, where it varies: kernel widths, noise level, JPEG quality."""
+    """Targets of the linear probes, (N,) each, where they vary: kernel widths, noise level, JPEG quality."""
     sigma_x, sigma_y = (np.array([getattr(d, name) for d in degradations]) for name in ("sigma_x", "sigma_y"))
     widths = {"sigma": sigma_x} if (sigma_x == sigma_y).all() else {"sigma_x": sigma_x, "sigma_y": sigma_y}
     values = {

@@ -1,4 +1,4 @@
-"""BasicSR's loops with its faults mended, for the length of a with-block and for every model; then all is as it was."""
+"""Corrections of BasicSR's loops for every model; they last for the length of a with-block."""
 
 import contextlib
 import functools
@@ -99,7 +99,7 @@ def _build_dataset(dataset_opt: dict[str, Any]) -> Any:
 
 
 class _Loops:
-    """What BasicSR's train loop calls at its start, with the state that it resumes from."""
+    """Hook: BasicSR's train loop calls it at its start, with the state that it resumes from."""
 
     def __init__(self) -> None:
         self.state: dict[str, Any] | None = None

@@ -93,7 +93,7 @@ class Findings(list[str]):
 
 
 def lookup(kind: str, name: str) -> Any:
-    """What a registry of BasicSR holds under a name, or under that name with BasicSR's suffix; else None."""
+    """Look a name up in a registry of BasicSR, with BasicSR's suffix too; None where it is not there."""
     registry = REGISTRIES[kind]
     return next((registry.get(n) for n in (name, f"{name}_basicsr") if n in registry), None)
 

@@ -162,7 +162,7 @@ def _check_dataset(
 
 
 def _check_together(findings: Findings, opt: dict[str, Any], model: Any, *, is_train: bool, launcher: str) -> None:
-    """What only makes sense once every section is right by itself."""
+    """Check sections against each other, once every section is right by itself."""
     _check_networks(findings, opt)
     _check_metrics(findings, opt)
     path = opt["path"]

@@ -1,4 +1,4 @@
-"""Run BasicSR's ``train_pipeline`` or ``test_pipeline``, with its faults mended, and a checked option file."""
+"""Run BasicSR's ``train_pipeline`` or ``test_pipeline``, with its faults corrected, on a checked option file."""
 
 import argparse
 import os

@@ -18,7 +18,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to return freed memory to the system, which large tensors would get anew page by page.
+    """Tell glibc not to return freed memory to the system: large tensors would request it again page by page.
 
     For a process that does nothing else, as a command is; without glibc nothing happens.
     """

@@ -107,11 +107,11 @@ def mean_features(network: nn.Module, image: LRImage, *, side: int) -> Tensor:
     parts = idr_parts(network)
     total, count = torch.zeros(1, 1, dtype=torch.float64), 0
     for region in cut(whole(image.size), side, parts.stride):
-        seen = region.grown(parts.margin, image.size, parts.stride)
+        padded = region.grown(parts.margin, image.size, parts.stride)
         rows, columns = (
-            slice(part.start // parts.stride, math.ceil(part.stop / parts.stride)) for part in region.inside(seen)
+            slice(part.start // parts.stride, math.ceil(part.stop / parts.stride)) for part in region.inside(padded)
         )
-        own = parts.features(image.read(seen))[..., rows, columns]
+        own = parts.features(image.read(padded))[..., rows, columns]
         total = total + own.float().sum((2, 3)).cpu().double()
         count += own.shape[2] * own.shape[3]
     return (total / count).float().to(next(network.parameters()).device)
@@ -139,7 +139,7 @@ class Guidance:
             self.averages = self._sampled_averages(network, sample)
 
     def of(self, region: Region) -> tuple[Any, ...]:
-        """What the SR network takes beside a region of the LR image: the IDR, and LightBSR's global averages."""
+        """The SR network's guidance for a region of the LR image: the IDR, and LightBSR's global averages."""
         local = self._local(region)
         if local is None:
             return (self._shared,)
@@ -147,9 +147,9 @@ class Guidance:
         return IDR(self._shared, local), pool
 
     def _local(self, region: Region) -> Tensor | None:
-        seen = region.grown(self._parts.margin, self._image.size, self._parts.stride)
-        local = self._parts.local(self._image.read(seen))
-        rows, columns = region.inside(seen)
+        padded = region.grown(self._parts.margin, self._image.size, self._parts.stride)
+        local = self._parts.local(self._image.read(padded))
+        rows, columns = region.inside(padded)
         return None if local is None else local[..., rows, columns]
 
     def _sampled_averages(self, network: nn.Module, sample: int) -> Tensor:

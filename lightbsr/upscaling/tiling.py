@@ -56,11 +56,11 @@ def super_resolve(
     guidance = Guidance(network, image, side=side + 2 * OVERLAP, sample=sample, idr=idr)
     tiles = cut(whole(size), side)
     for i, tile in enumerate(tiles):
-        seen = tile.grown(OVERLAP, size)
-        sr = sr_function(image.read(seen), *guidance.of(seen))[0].float()
+        padded = tile.grown(OVERLAP, size)
+        sr = sr_function(image.read(padded), *guidance.of(padded))[0].float()
         if not torch.isfinite(sr).all():
             raise NotFiniteError
-        rows, columns = tile.inside(seen, scale)  # type: ignore[arg-type]
+        rows, columns = tile.inside(padded, scale)  # type: ignore[arg-type]
         store(tile, sr[:, rows, columns])
         if progress is not None:
             progress(i + 1, len(tiles))

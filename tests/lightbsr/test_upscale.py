@@ -95,7 +95,7 @@ def test_a_folder_of_everything(tmp_path, run, upscaler, photo, capsys):
     assert f"lightbsr: 7 upscaled to {str(out)!r}, 1 failed" in errors
 
 
-def test_results_are_made_anew_unless_existing_ones_are_to_be_kept(tmp_path, run, photo, capsys):
+def test_existing_results_are_overwritten_without_skip_existing(tmp_path, run, photo, capsys):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for i in range(3):

@@ -36,7 +36,7 @@ def upscaler(path):
 
 @pytest.fixture(scope="module")
 def expected(network):
-    """What the network itself makes of (H, W, 3) in [0, 1]."""
+    """The network's output for (H, W, 3) in [0, 1]."""
 
     def sr(image):
         with torch.no_grad():

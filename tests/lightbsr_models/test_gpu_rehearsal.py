@@ -44,7 +44,7 @@ def device(request):
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16, torch.float16], ids=str)
 def dtype(request):
-    """What convolutions and matrix products compute in."""
+    """The precision of convolutions and matrix products."""
     return request.param
 
 

@@ -1,4 +1,4 @@
-"""What BasicSR finds in its registries, and the bicubic baseline, down to the numbers of the paper's table."""
+"""Registered networks, and the bicubic baseline against the numbers of the paper's table."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What the models have in common: refusals, degradation on the device, and what one step does to which parameters."""
+"""Behaviour that all models share: refusals, degradation on the device, and what one step does to which parameters."""
 
 import pytest
 import torch

@@ -8,7 +8,7 @@ from lightbsr_arch import KDSR, LightBSR
 
 
 def make_lightbsr(*, upscale: int = 2, **options) -> LightBSR:
-    """A small LightBSR in which everything matters: large layer scales, and channel gates that heed the averages."""
+    """A small LightBSR with large layer scales, and channel gates that depend on the averages."""
     sizes = dict(num_feat=8, num_group=1, num_block=2, num_idr=16, num_channel_idr=6, layer_scale_init=3.0)
     network = LightBSR(upscale=upscale, **(sizes | options)).eval()
     for name, module in network.named_modules():
@@ -22,7 +22,7 @@ def make_lightbsr(*, upscale: int = 2, **options) -> LightBSR:
 
 
 def make_kdsr(*, upscale: int = 2, **options) -> KDSR:
-    """A small KDSR whose IDR tells images apart, and whose kernels heed it."""
+    """A small KDSR whose IDR differs between images, and whose kernels depend on it."""
     network = KDSR(upscale=upscale, **(dict(num_feat=8, num_block=2, num_resblock=1) | options)).eval()
     for name, module in network.named_modules():
         if name.startswith("estimator") and isinstance(module, (nn.Conv2d, nn.Linear)):
