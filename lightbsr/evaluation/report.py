@@ -5,8 +5,10 @@ import importlib.resources
 import io
 import math
 from collections.abc import Sequence
+from itertools import cycle
 
 import jinja2
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from .methods import BICUBIC
@@ -46,18 +48,22 @@ def complexity_plot(title: str, panels: Sequence[tuple[str, list[Row]]], metric:
     lines = math.ceil(len(drawn) / columns)
     figure = Figure(figsize=(6.5 * columns, 4.2 * lines), layout="constrained")
     figure.suptitle(title)
+    titles = dict.fromkeys(row.title for _, rows in drawn for row in rows)
+    colours = dict(zip(titles, cycle(map(colormaps["tab20"], range(20))), strict=False))
     for i, (name, rows) in enumerate(drawn, 1):
         axes = figure.add_subplot(lines, columns, i)
         for row in rows:
             assert row.size.gmacs is not None and row.size.parameters is not None
             point = (row.size.gmacs, row.figures[MEAN, metric])
             area = _AREA + _AREA_OF_A_MILLION * row.size.parameters
-            colour, marker, weight = ("tab:red", "*", "bold") if row.is_ours else ("tab:blue", "o", "normal")
-            axes.scatter(*point, s=area, alpha=0.6, color=colour, marker=marker)
-            axes.annotate(row.title, point, (6, 4), textcoords="offset points", fontsize=8, weight=weight)
+            marker = "*" if row.is_ours else "o"
+            axes.scatter(*point, s=area, alpha=0.7, color=colours[row.title], marker=marker, label=row.title)
         axes.set(title=name, xlabel="GMACs", ylabel=NAMES[metric], xscale="log")
         axes.margins(0.15)
         axes.grid(alpha=0.3)
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        for handle in legend.legend_handles:
+            handle.set_sizes([_AREA])  # type: ignore[union-attr]
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
