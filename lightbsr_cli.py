@@ -7,6 +7,7 @@ command line are answered without importing PyTorch.
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 import tempfile
@@ -84,15 +85,17 @@ def _report_unforeseen(error: Exception, argv: Sequence[str]) -> None:
     lines = str(error).strip().splitlines() or ["no message"]
     sentence = f"lightbsr: error: unforeseen {type(error).__name__}: {lines[0]}"
     text = f"lightbsr {metadata.version('lightbsr')}\ncommand: {list(argv)}\n\n{traceback.format_exc()}"
-    for folder in (".", tempfile.gettempdir()):
+    for folder in (".", None):
+        path = None
         try:
-            with tempfile.NamedTemporaryFile(
-                "w", prefix="lightbsr_error_", suffix=".txt", dir=folder, delete=False, encoding="utf-8"
-            ) as file:
+            descriptor, path = tempfile.mkstemp(".txt", "lightbsr_error_", folder)
+            with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
         except OSError:
+            if path is not None:  # half written: the disk is full
+                os.remove(path)
             continue
-        sentence += f" (a bug: please report it with {file.name})"
+        sentence += f" (a bug: please report it with {path})"
         break
     print(sentence, file=sys.stderr)
 

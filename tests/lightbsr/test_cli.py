@@ -1,7 +1,9 @@
 """The command line: exit statuses, one line per error, no partial output."""
 
+import resource
 import subprocess
 import sys
+import tempfile
 
 import cv2
 import pytest
@@ -68,6 +70,23 @@ def test_an_unforeseen_error_is_one_sentence_and_a_file_with_the_traceback(monke
     with pytest.raises(RuntimeError, match="shapes differ"):
         cli.main(["--debug", "upscale", "a.png"])
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_leaves_no_half_report(monkeypatch, capsys, tmp_path):
+    def fail(name, argv):
+        raise RuntimeError("no room")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cli, "run_command", fail)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # a file gets 100 bytes, then an OSError
+    try:
+        status = cli.main(["upscale", "a.png"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert status == 70 and not list(tmp_path.iterdir())
+    assert capsys.readouterr().err == "lightbsr: error: unforeseen RuntimeError: no room\n"
 
 
 @pytest.mark.parametrize(
