@@ -103,7 +103,7 @@ def _report_unforeseen(error: Exception, argv: Sequence[str]) -> None:
 def run_command(name: str, argv: Sequence[str]) -> int:
     """Import a command, parse its arguments and run it; returns the exit status."""
     command = importlib.import_module(COMMANDS[name][0])
-    parser = Parser(prog=f"lightbsr {name}", description=f"{COMMANDS[name][1].capitalize()}.")
+    parser = Parser(prog=f"lightbsr {name}", description=f"{COMMANDS[name][1][0].upper()}{COMMANDS[name][1][1:]}.")
     command.add_arguments(parser)
     return command.run(parser.parse_args(argv))
 

@@ -61,7 +61,7 @@ def cut(image: np.ndarray, *, size: int, step: int, thresh: int = 0) -> list[np.
 
 
 def find_images(folder: str) -> list[Path]:
-    """Return the images below a folder, sorted by name; links are followed.
+    """Return the images below a folder, sorted by name; links are followed, and no folder is searched twice.
 
     Raises:
         InputError: no folder, no image in it, or names that cannot be keys of one LMDB.
@@ -70,8 +70,13 @@ def find_images(folder: str) -> list[Path]:
 
     if not os.path.isdir(folder):
         raise InputError(f"no such folder of images: {folder!r}")
-    walk = os.walk(folder, followlinks=True)
-    paths = [Path(root, name) for root, _, names in walk for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    paths, seen = [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(root) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(root))
+        paths += [Path(root, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     if not paths:
         raise InputError(f"folder {folder!r} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     paths.sort(key=lambda path: (path.stem, path))
@@ -98,13 +103,10 @@ def _refuse(findings: list[str]) -> None:
 
 def _encode(path: Path, size: int, step: int, thresh: int) -> list[SubImage] | str:
     """Read and cut one image; returns the error where it cannot be read."""
-    from lightbsr_compat.images import decode_rgb8
+    from lightbsr_compat.images import decode_rgb8, read_bytes
 
     try:
-        # A pipe among the images would never end.
-        image = decode_rgb8(path.read_bytes() if path.is_file() else None, str(path))
-    except OSError as error:
-        return f"image {str(path)!r} cannot be read: {error.strerror or error}"
+        image = decode_rgb8(read_bytes(path), str(path))
     except InputError as error:
         return str(error)
     parts = cut(image, size=size, step=step, thresh=thresh) if size else [image]

@@ -6,7 +6,7 @@ Importing it imports neither PyTorch nor BasicSR. It lets BasicSR find the torch
 from .basicsr_package import has_basicsr, register, require_basicsr
 from .bounded_yaml import OptionLoader
 from .errors import InputError, did_you_mean
-from .files import atomic_save, atomic_write, load_weights_file, remove_unfinished
+from .files import atomic_save, atomic_write, load_weights_file, remove_unfinished, require_finite
 from .functional_tensor import install_functional_tensor
 from .yaml_options import load_options, packaged_options, split_force_yml
 
@@ -23,6 +23,7 @@ __all__ = [
     "register",
     "remove_unfinished",
     "require_basicsr",
+    "require_finite",
     "split_force_yml",
 ]
 

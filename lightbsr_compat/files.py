@@ -44,6 +44,13 @@ def load_weights_file(path: str | os.PathLike[str]) -> Any:
         raise InputError(f"{path!r} cannot be read as a {kind}: {reason[:200]}") from error
 
 
+def require_finite(state_dict: Any, path: str) -> None:
+    """Raise InputError where a tensor of the state dict in a file holds NaN, infinity or what is that in float32."""
+    for key, value in state_dict.items():
+        if not value.float().isfinite().all():
+            raise InputError(f"{path!r} holds weights that are not finite (NaN or infinity), in {key!r}")
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[str]:
     """Give a temporary path beside ``path``; on leaving without an error it becomes ``path``, else it is removed.

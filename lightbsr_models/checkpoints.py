@@ -19,7 +19,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
 
-from lightbsr_compat import InputError, atomic_save, did_you_mean, load_weights_file
+from lightbsr_compat import InputError, atomic_save, did_you_mean, load_weights_file, require_finite
 from lightbsr_data.degraders import Degrader
 
 from .distributed import any_rank
@@ -41,15 +41,17 @@ def pick_state_dict(checkpoint: Any, path: str, param_key: str = "params") -> di
     """The state dict in a checkpoint of BasicSR's form, or the checkpoint itself where it is a bare state dict.
 
     Raises:
-        InputError: no state dict there, or no such key.
+        InputError: no state dict there, no such key, or weights that are not finite.
     """
-    if is_state_dict(checkpoint):
-        return checkpoint
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(param_key), dict):
-        known = list(checkpoint) if isinstance(checkpoint, dict) else []
+    weights = checkpoint
+    if not is_state_dict(checkpoint):
+        weights = checkpoint.get(param_key) if isinstance(checkpoint, dict) else None
+    if not is_state_dict(weights):
+        known = list(checkpoint) if isinstance(checkpoint, dict) and weights is None else []
         hint = did_you_mean(param_key, map(str, known)) if known else ""
         raise InputError(f"{path!r} holds no weights under {param_key!r}{hint}")
-    return checkpoint[param_key]
+    require_finite(weights, path)
+    return weights
 
 
 def load_network(

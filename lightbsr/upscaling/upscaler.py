@@ -14,7 +14,7 @@ from lightbsr.packaged import DEFAULT_WEIGHTS, find_weights
 from lightbsr.released import convert_state_dict, recognise
 from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict, find_state_dict, use_cpu_kernels
 from lightbsr_compat.errors import InputError, did_you_mean
-from lightbsr_compat.files import load_weights_file
+from lightbsr_compat.files import load_weights_file, require_finite
 
 from .memory import is_out_of_memory
 from .regions import Region, whole
@@ -48,9 +48,7 @@ def load_any_network(weights: str | os.PathLike[str]) -> nn.Module:
     checkpoint = load_weights_file(path)
     try:
         state_dict = find_state_dict(checkpoint)
-        for key, value in state_dict.items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise InputError(f"{path!r} holds weights that are not finite (NaN or infinity), in {key!r}")
+        require_finite(state_dict, path)
         if recognise(state_dict) is not None:  # the papers' released format
             state_dict = convert_state_dict(state_dict)[1]
         return build_from_state_dict(state_dict)

@@ -1,17 +1,15 @@
 """Random option files, and YAML that is too large: one-line errors, never another exception."""
 
-import contextlib
 import copy
 import functools
-import math
 import os
-import signal
 
 import pytest
 import tiny
 import torch
 import yaml
-from hypothesis import HealthCheck, given, settings
+from fuzzing import DAMAGES, EXAMPLES, QUIET, paths, section_of, time_limit
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lightbsr_cli as cli
@@ -21,30 +19,7 @@ from lightbsr_arch import KDSRTeacher, LightBSRTeacher
 from lightbsr_compat import InputError, load_options
 from lightbsr_data import build_degrader, kernel_basis
 
-QUIET = dict(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-# More examples: LIGHTBSR_FUZZ=1000 python -m pytest tests/faults/test_fuzzed_option_files.py
-EXAMPLES = int(os.environ.get("LIGHTBSR_FUZZ", 100))
-SECONDS = 120  # for one option file, on a machine that does other things too
-DAMAGES = [None, True, -1, 10**12, 0.5, math.nan, math.inf, "", "x", "a" * 500, "../..", "\x00", [], [[]], {}, {1: 2}]
-DAMAGES += [{"type": "x"}, {"type": None}, {"type": "L1Loss"}, {"sigma": -1}, {"name": "a"}, "{}", "~x", "import os"]
 FILES = ["lightbsr_teacher_x4_iso", "lightbsr_student_x4_iso", "kdsr_gan_x4_real_world", "bicubic_x4_iso"]
-
-
-def paths(node, at=()):
-    """The path of every value in a nested dictionary."""
-    for key, value in node.items():
-        yield (*at, key)
-        if isinstance(value, dict):
-            yield from paths(value, (*at, key))
-
-
-def section_of(options, path):
-    """The innermost section on a path that is there."""
-    for key in path[:-1]:
-        if not isinstance(options.get(key), dict):
-            return options
-        options = options[key]
-    return options
 
 
 def drawn(schema, definitions, depth=0):
@@ -121,17 +96,6 @@ def tiny_teacher(options, path):
         num_prior = build_degrader(options).num_prior_channels
         network = LightBSRTeacher(num_prior=num_prior, kernel_basis=kernel_basis(), setting=setting, **sizes)
     torch.save(dict.fromkeys(("params", "params_ema"), network.state_dict()), path)
-
-
-@contextlib.contextmanager
-def time_limit():
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"takes more than {SECONDS} s"))
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def check(options, folder, capsys):

@@ -1,19 +1,16 @@
-"""Random degradations, image files and checkpoints: a result or InputError, never another exception."""
+"""Random degradations and image files: a result or InputError, never another exception."""
 
 import cv2
 import numpy as np
 import torch
-from hypothesis import HealthCheck, given, settings
+from fuzzing import QUIET
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightbsr.upscaling.upscaler import load_network
-from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
 from lightbsr_compat.images import decode_rgb8
 from lightbsr_data import degrade, gaussian_kernels
 from lightbsr_data.datasets import parse_fixed_degradation
-
-QUIET = dict(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @settings(max_examples=60, **QUIET)
@@ -70,27 +67,3 @@ def test_mutated_image_files_are_read_or_refused(data):
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
     except InputError as error:
         assert "'x'" in str(error)
-
-
-NETWORK = LightBSR(num_feat=4, num_group=1, num_block=1, num_idr=16, num_channel_idr=4).state_dict()
-
-
-@settings(max_examples=100, **QUIET)
-@given(data=st.data())
-def test_mutated_checkpoints_are_loaded_or_refused(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp() / "fuzzed.pth"
-    weights = dict(NETWORK)
-    for key in data.draw(st.lists(st.sampled_from(sorted(weights)), max_size=3, unique=True)):
-        value = weights.pop(key)
-        shape = data.draw(st.none() | st.lists(st.integers(0, 20), max_size=4))
-        if shape is not None:
-            weights[key] = torch.zeros(shape, dtype=data.draw(st.sampled_from([value.dtype, torch.int8])))
-    content = data.draw(st.sampled_from([{"params": weights}, weights, {"params_ema": weights, "params": {}}, {}, []]))
-    torch.save(content if data.draw(st.booleans()) else data.draw(ANYTHING), path)
-    content = path.read_bytes()
-    if data.draw(st.booleans()):
-        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    try:
-        assert load_network(str(path)).upscale in (2, 3, 4)
-    except InputError as error:
-        assert "fuzzed.pth" in str(error)
