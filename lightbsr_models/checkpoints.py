@@ -12,6 +12,7 @@ import re
 import warnings
 from typing import Any
 
+import pydantic
 import torch
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
@@ -98,6 +99,19 @@ def save_network(self: Any, net: Any, net_label: str, current_iter: int | str, p
 # --- training states ---
 
 
+class TrainingState(pydantic.BaseModel):
+    """What a training state holds, BasicSR's own too; see ``save_training_state``."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+    epoch: int
+    iter: int
+    optimizers: list[dict[str, Any]]
+    schedulers: list[Any]
+    best_metric_results: dict[str, dict[str, dict[str, float | str]]] = {}
+    rank_states: int = pydantic.Field(0, ge=0, le=2**16)
+    shared: dict[str, Any] = {}
+
+
 def save_training_state(self: Any, epoch: int, current_iter: int) -> None:
     """``BaseModel.save_training_state``, whole or not at all, after the weights and what every rank holds by itself.
 
@@ -161,10 +175,14 @@ def load_training_state(path: str, opt: dict[str, Any]) -> dict[str, Any]:
         InputError: no training state, or it or its weights are missing or damaged.
     """
     state = load_weights_file(path)
-    if not isinstance(state, dict) or not {"epoch", "iter", "optimizers", "schedulers"} <= state.keys():
+    try:
+        TrainingState.model_validate(state)
+    except pydantic.ValidationError as error:
+        where, reason = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
         raise InputError(
             f"resume_state {path!r} is not a training state: give the .state file from training_states/, not a .pth"
-        )
+            f" ({f'{where}: ' if where else ''}{reason})"
+        ) from None
     iteration, folder = state["iter"], os.path.dirname(path)
     ignored = opt["path"].get("ignore_resume_networks") or ()
     names = [name for name in opt if name.startswith("network_") and name not in ignored]
@@ -215,10 +233,10 @@ def resume_training(self: Any, resume_state: dict[str, Any]) -> None:
     unchanged option file gives the bits that were saved; what differs is logged.
 
     Raises:
-        InputError: the optimizers' parameters are not those of the option file's network.
+        InputError: the optimizers' parameters are not those of the option file's network, or the state is damaged.
     """
-    saved_groups = [saved["param_groups"] for saved in resume_state["optimizers"]]
     try:
+        saved_groups = [saved["param_groups"] for saved in resume_state["optimizers"]]
         for optimizer, saved in zip(self.optimizers, resume_state["optimizers"], strict=True):
             groups = []
             for ours, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True):
@@ -227,23 +245,25 @@ def resume_training(self: Any, resume_state: dict[str, Any]) -> None:
                     _log_change(name, own[name], theirs[name])
                 groups.append({**theirs, **own})
             optimizer.load_state_dict({**saved, "param_groups": groups})
-    except ValueError as error:
-        raise InputError(f"resume_state does not fit the networks of the option file: {error}") from None
+        if resume_state.get("shared"):
+            self.load_shared_state(resume_state["shared"])
+        if self.opt.get("rank", 0) < resume_state.get("rank_states", 0):
+            file = f"{resume_state['iter']}.rank{self.opt.get('rank', 0)}.pth"
+            folder = os.path.dirname(self.opt["path"]["resume_state"])
+            self.load_rank_state(load_weights_file(os.path.join(folder, file)))
+    except InputError:
+        raise
+    except Exception as error:  # torch raises whatever the state provokes
+        raise InputError(f"resume_state does not fit the networks of the option file: {error!r:.300}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of torch: schedulers that step before their optimizers
         for iteration in range(1, resume_state["iter"] + 1):
             _stock_update_learning_rate(self, iteration, self.opt["train"].get("warmup_iter") or -1)
     for optimizer, saved in zip(self.optimizers, saved_groups, strict=True):
         for group, theirs in zip(optimizer.param_groups, saved, strict=True):
-            _log_change(f"lr of iteration {resume_state['iter']}", group["lr"], theirs["lr"])
+            _log_change(f"lr of iteration {resume_state['iter']}", group["lr"], theirs.get("lr"))
     if resume_state.get("best_metric_results"):
         self.best_metric_results = resume_state["best_metric_results"]
-    if resume_state.get("shared"):
-        self.load_shared_state(resume_state["shared"])
-    if self.opt.get("rank", 0) < resume_state.get("rank_states", 0):
-        file = f"{resume_state['iter']}.rank{self.opt.get('rank', 0)}.pth"
-        folder = os.path.dirname(self.opt["path"]["resume_state"])
-        self.load_rank_state(load_weights_file(os.path.join(folder, file)))
 
 
 def _log_change(name: str, new: Any, old: Any) -> None:

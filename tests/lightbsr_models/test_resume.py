@@ -8,6 +8,7 @@ import torch
 from basicsr.models import build_model
 
 from lightbsr_compat import InputError
+from lightbsr_models.checkpoints import load_training_state
 
 
 @pytest.fixture
@@ -94,6 +95,26 @@ def test_a_metric_that_was_added_before_resuming_is_scored(resumed, val_folder):
 def test_another_network_is_a_sentence(resumed):
     with pytest.raises(InputError, match=r"net_g_4\.pth' does not fit LightBSRTeacher: .*"):
         resumed({"network_g": {"num_feat": 12}})
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"iter": "4"}, r"is not a training state: .* \(iter: "),
+        ({"optimizers": {}}, r"is not a training state: .* \(optimizers: "),
+        ({"best_metric_results": {"val": {"psnr": None}}}, r"\(best_metric_results.val.psnr: "),
+    ],
+)
+def test_a_state_of_other_types_is_refused(teacher_run, tmp_path, change, words):
+    torch.save({**teacher_run.state(4), **change}, tmp_path / "4.state")
+    with pytest.raises(InputError, match=words):
+        load_training_state(str(tmp_path / "4.state"), {"path": {"models": str(tmp_path)}})
+
+
+def test_a_state_whose_optimizer_is_damaged_is_a_sentence(parsed_options, teacher_run):
+    for damaged in ({}, {"state": {}, "param_groups": [None]}, {"state": 3, "param_groups": [{"params": []}]}):
+        with pytest.raises(InputError, match="resume_state does not fit the networks of the option file"):
+            build_model(parsed_options("teacher")).resume_training({**teacher_run.state(4), "optimizers": [damaged]})
 
 
 def test_weights_are_loaded_as_by_basicsr(resumed, tmp_path):
