@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase
 # Without shrinking, which takes minutes.
 QUIET = dict(deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 # More examples: LIGHTBSR_FUZZ=1000 python -m pytest tests/faults -k fuzzed
-EXAMPLES = int(os.environ.get("LIGHTBSR_FUZZ", 100))
+EXAMPLES = int(os.environ.get("LIGHTBSR_FUZZ", 50))
 CPU_SECONDS, SECONDS = 30, 600  # for one file; the second on a machine that does much else
 DAMAGES = [None, True, -1, 10**12, 0.5, math.nan, math.inf, "", "x", "a" * 500, "../..", "\x00", [], [[]], {}, {1: 2}]
 DAMAGES += [{"type": "x"}, {"type": None}, {"type": "L1Loss"}, {"sigma": -1}, {"name": "a"}, "{}", "~x", "import os"]
