@@ -19,6 +19,8 @@ from typing import NoReturn
 EXIT_INPUT_ERROR = 2
 EXIT_UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+# Huge pages, and freed memory is kept: large tensors would request it again page by page.
+MALLOC_SETTINGS = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=0x10000000000"
 
 # name: (module, what it does)
 COMMANDS = {
@@ -108,6 +110,22 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     return command.run(parser.parse_args(argv))
 
 
+def set_allocator() -> None:
+    """On Linux, restart this process with glibc settings for large tensors, which hold from a process's start alone.
+
+    Where ``GLIBC_TUNABLES`` is set already nothing happens; other C libraries ignore it.
+    """
+    if sys.platform.startswith("linux") and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = MALLOC_SETTINGS
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def console(argv: Sequence[str] | None = None) -> int:
+    """Run one command in a process of its own; as ``main``."""
+    set_allocator()
+    return main(argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -141,4 +159,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console())

@@ -5,8 +5,8 @@
     python benchmarks/speed.py --device cuda                        # at the paper's batch
 
 Both sides of a row take turns in one process: ours, theirs, ours, ... The ratio is the median of the rounds' ratios
-(and the least and the largest), so that a machine that slows down does so for both. Threads and the allocator's setting
-(that of ``lightbsr upscale``) are the same for both. The released code runs in float32 and contiguous layout, ours with
+(and the least and the largest), so that a machine that slows down does so for both. Threads and the
+allocator's settings (``lightbsr_cli.set_allocator``) are the same for both. The released code runs in float32 and contiguous layout, ours with
 the defaults of ``lightbsr train`` and ``lightbsr upscale``. Training rows are whole iterations, reading the data aside:
 degradation, prior, forward and backward pass, optimizer.
 
@@ -38,10 +38,11 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 import lightbsr
+import lightbsr_models  # noqa: F401 (registers the models)
 from lightbsr.export import to_onnx
 from lightbsr.packaged import packaged_options
-from lightbsr.upscaling.memory import keep_freed_memory
 from lightbsr_arch import LightBSR, LightBSRTeacher
+from lightbsr_cli import set_allocator
 from lightbsr_compat import InputError, load_options
 from lightbsr_data import ClassicDegradation, DegradationPriorDataset, gaussian_kernels, kernel_basis, priors
 
@@ -315,7 +316,6 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     sizes = TINY if args.quick else PAPER if args.device.type == "cuda" else Sizes()
     rounds, least = (1, 0.0) if args.quick else (args.rounds, 0.5)
-    keep_freed_memory()
     for threads in args.threads:
         torch.set_num_threads(threads)
         print(f"\n{describe(args.device, sizes)}\n\n| work | ours | as released | ratio |\n|---|---|---|---|")
@@ -332,4 +332,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_allocator()
     main()

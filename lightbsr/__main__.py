@@ -2,6 +2,6 @@
 
 import sys
 
-from lightbsr_cli import main
+from lightbsr_cli import console
 
-sys.exit(main())
+sys.exit(console())

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lightbsr_cli import main
+from lightbsr_cli import console
 
 from .training.pipelines import add_pipeline_arguments, run_pipeline
 
@@ -19,4 +19,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(["test", *sys.argv[1:]]))
+    sys.exit(console(["test", *sys.argv[1:]]))

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lightbsr_cli import at_least, main
+from lightbsr_cli import at_least, console
 
 from .training.pipelines import add_pipeline_arguments, run_pipeline
 
@@ -25,4 +25,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(console(["train", *sys.argv[1:]]))

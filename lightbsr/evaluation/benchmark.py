@@ -42,10 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status, 1 where an image has no score."""
-    from lightbsr.upscaling.memory import keep_freed_memory
-
     require_basicsr("lightbsr benchmark")
-    keep_freed_memory()
     return 1 if benchmark(args).failures else 0
 
 

@@ -70,11 +70,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from .batch import is_done, read_input, shared_idr, upscale_all, warn
     from .jobs import STANDARD, find_images, plan
-    from .memory import keep_freed_memory
     from .sizes import TargetSize
     from .upscaler import Upscaler
 
-    keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is left out
     sizes = {kind: getattr(args, kind) for kind in ("outscale", "width", "height", "max_side")}
     size = next((TargetSize(kind, value) for kind, value in sizes.items() if value is not None), None)

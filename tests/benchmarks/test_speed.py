@@ -4,8 +4,7 @@ import speed
 import torch
 
 
-def test_table(monkeypatch, capsys):
-    monkeypatch.setattr(speed, "keep_freed_memory", lambda: None)  # it would hold for all tests
+def test_table(capsys):
     rows = [
         row for row in speed.ROWS if not row.startswith(("onnx", "openvino", "compile"))
     ]  # which take long to start

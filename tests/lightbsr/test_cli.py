@@ -1,5 +1,6 @@
 """The command line: exit statuses, one line per error, no partial output."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -108,3 +109,13 @@ def test_upscale_refuses_weights_that_it_cannot_use(tmp_path, photo, capsys, wei
     error = capsys.readouterr().err
     assert message in error and weights in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings are set on Linux alone")
+def test_the_allocator_is_set_by_one_restart_that_keeps_the_command_line():
+    code = "import os, sys, lightbsr_cli as c; c.set_allocator(); print(os.environ['GLIBC_TUNABLES'], sys.argv[1:])"
+    clean = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    command = [sys.executable, "-W", "ignore", "-c", code, "a b", "--x"]
+    for environment, expected in ((clean, cli.MALLOC_SETTINGS), (clean | {"GLIBC_TUNABLES": "x=1"}, "x=1")):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.stdout == f"{expected} ['a b', '--x']\n", done.stderr
