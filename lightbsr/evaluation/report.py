@@ -1,15 +1,14 @@
 """The report: one HTML page that needs nothing else, neither network nor files beside it."""
 
-import base64
-import importlib.resources
 import io
 import math
 from collections.abc import Sequence
 from itertools import cycle
 
-import jinja2
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+
+from lightbsr.pages import data_url, render
 
 from .methods import BICUBIC
 from .protocols import MEAN
@@ -18,10 +17,6 @@ from .tables import DIGITS, NAMES, Row, Table, caption, set_rows
 
 _COLUMNS = 2  # of plots
 _AREA, _AREA_OF_A_MILLION = 40, 30  # square points of a plot's point, and for a million parameters
-
-
-def _data_url(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def complexity_plot(title: str, panels: Sequence[tuple[str, list[Row]]], metric: str) -> bytes | None:
@@ -85,7 +80,7 @@ def _comparisons(results: Results) -> list[dict[str, object]]:
             for name in names:
                 scores = results.scores.get((name, image_set.name, results.picture_setting, metric))
                 label = f"{name} {scores[index]:.{DIGITS[metric]}f}" if scores else name
-                pictures.append((label, _data_url(stored[name], "jpeg")))
+                pictures.append((label, data_url(stored[name], "jpeg")))
             after = len(names) - 1 if ranking == BICUBIC else names.index(ranking)
             text = f"{image_set.name}, {image_set.images[index].name}: {place} for {ranking}"
             comparisons.append({"text": text, "pictures": pictures, "after": after})
@@ -94,16 +89,16 @@ def _comparisons(results: Results) -> list[dict[str, object]]:
 
 def to_html(results: Results, tables: Sequence[Table], notes: Sequence[str]) -> str:
     """The whole page."""
-    template = (importlib.resources.files(__package__) / "report.html").read_text(encoding="utf-8")
     metric = results.metrics[0]
     panels = [(image_set.title, set_rows(results, image_set)) for image_set in results.sets]
     plot = complexity_plot(f"{NAMES[metric]} against computation; area: parameters; stars: ours", panels, metric)
-    return jinja2.Template(template, autoescape=True).render(
+    return render(
+        "evaluation/report.html",
         title=f"lightbsr benchmark: {results.protocol.name}, x{results.scale}",
         caption=caption(results),
         failures=results.failures,
         tables=tables,
-        plot=None if plot is None else _data_url(plot, "png"),
+        plot=None if plot is None else data_url(plot, "png"),
         setting=results.picture_setting,
         comparisons=_comparisons(results),
         notes=notes,

@@ -14,6 +14,7 @@ from lightbsr.files import write_file
 from lightbsr_compat.errors import InputError
 from lightbsr_compat.images import MAX_BYTES, Picture, decode_picture, read_bytes
 
+from .comparison import ComparisonPage
 from .encoding import encode_picture
 from .jobs import STANDARD, Job
 from .sizes import TargetSize, fill_hidden, resized
@@ -69,6 +70,7 @@ def upscale_all(
     size: TargetSize | None = None,
     idr: Tensor | None = None,
     strip_metadata: bool = False,
+    comparison: ComparisonPage | None = None,
 ) -> list[str]:
     """Upscale images one after the other, with a progress bar; a bad one is reported at the end.
 
@@ -79,6 +81,7 @@ def upscale_all(
         size: of the results; None: as the network makes them.
         idr: in place of each image's own.
         strip_metadata: leave out EXIF, XMP and IPTC; the colour profile stays.
+        comparison: a page that every result is added to.
 
     Returns:
         A sentence for each image that failed.
@@ -88,7 +91,7 @@ def upscale_all(
     try:
         for job in tqdm(jobs, unit="image", disable=None):
             try:
-                data = _upscaled(upscaler, job, size, idr, strip_metadata)
+                data = _upscaled(upscaler, job, size, idr, strip_metadata, comparison)
                 if job.target == STANDARD:
                     sys.stdout.buffer.write(data)
                     sys.stdout.buffer.flush()
@@ -106,7 +109,14 @@ def upscale_all(
     return failed
 
 
-def _upscaled(upscaler: Upscaler, job: Job, size: TargetSize | None, idr: Tensor | None, strip_metadata: bool) -> bytes:
+def _upscaled(
+    upscaler: Upscaler,
+    job: Job,
+    size: TargetSize | None,
+    idr: Tensor | None,
+    strip_metadata: bool,
+    comparison: ComparisonPage | None,
+) -> bytes:
     """The content of a job's result."""
     picture, colour = read_input(job.source)
     name = "standard input" if job.source == STANDARD else job.source
@@ -123,7 +133,10 @@ def _upscaled(upscaler: Upscaler, job: Job, size: TargetSize | None, idr: Tensor
         alpha = None if picture.alpha is None else resized(picture.alpha, target)
         if strip_metadata:
             picture = replace(picture, exif=None, xmp=None, iptc=None)
-        return encode_picture(replace(picture, colour=resized(sr, target), alpha=alpha), job.format)
+        result = replace(picture, colour=resized(sr, target), alpha=alpha)
+        if comparison is not None:
+            comparison.add(name, colour, result)
+        return encode_picture(result, job.format)
     except InputError as error:
         raise InputError(f"image {name!r}: {error}") from None
 

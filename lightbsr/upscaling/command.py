@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--max-side", type=at_least(1), metavar="N", help="the longer side has at most N pixels")
     parser.add_argument("--format", choices=("png", "jpg", "webp", "tiff", "same"), help="of the results (png)")
     parser.add_argument("--strip-metadata", action="store_true", help="leave out EXIF, XMP and IPTC")
+    parser.add_argument("--compare", action="store_true", help="write compare.html: bicubic and ours under a slider")
     parser.add_argument("--skip-existing", action="store_true", help="leave out images that have a result")
     idr = parser.add_mutually_exclusive_group()
     idr.add_argument("--share-idr", action="store_true", help="one IDR for all images: frames of a clip")
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from .batch import is_done, read_input, shared_idr, upscale_all, warn
+    from .comparison import ComparisonPage
     from .jobs import STANDARD, find_images, plan
     from .sizes import TargetSize
     from .upscaler import Upscaler
@@ -78,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     size = next((TargetSize(kind, value) for kind, value in sizes.items() if value is not None), None)
     if args.share_idr and STANDARD in args.input:
         raise InputError("--share-idr reads images twice, which standard input cannot be")
+    if args.compare and args.output == STANDARD:
+        raise InputError("--compare writes a page beside the results, which standard output has no place for")
     found, left_out = find_images(args.input, args.output)
     if left_out:
         others = f" and {len(left_out) - 3} others" if len(left_out) > 3 else ""
@@ -107,5 +111,20 @@ def run(args: argparse.Namespace) -> int:
             f"lightbsr: {len(jobs) - len(todo)} skipped, which have results, by whatever weights and options",
             file=sys.stderr,
         )
-    failed = upscale_all(upscaler, todo, output=args.output, size=size, idr=idr, strip_metadata=args.strip_metadata)
+    comparison = None
+    if args.compare:
+        folder = os.path.dirname(args.output) if jobs[0].target == args.output else args.output
+        weights = os.path.splitext(os.path.basename(args.weights))[0]
+        comparison = ComparisonPage(os.path.join(folder, "compare.html"), weights)
+    failed = upscale_all(
+        upscaler,
+        todo,
+        output=args.output,
+        size=size,
+        idr=idr,
+        strip_metadata=args.strip_metadata,
+        comparison=comparison,
+    )
+    if comparison is not None:
+        comparison.write()
     return 1 if failed else 0
