@@ -4,8 +4,10 @@ BasicSR validates on rank 0 alone, while the others wait. Here rank r takes imag
 scores are gathered and added up in the images' order, so that the result has the same bits as one process's.
 """
 
+import functools
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,7 +44,8 @@ class ShardedValidation(SRModel):
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         dataset_name = dataloader.dataset.opt["name"]
         metrics = self.opt["val"].get("metrics") or {}
-        images = self._gathered(self._score_share(dataloader, metrics, dataset_name, current_iter, save_img))
+        share = self._score_share(dataloader, metrics, dataset_name, current_iter, tb_logger, save_img)
+        images = self._gathered(share)
         if len(images) < len(dataloader.dataset):
             get_root_logger().warning(f"The validation of {dataset_name} was cut off: no scores.")
             return
@@ -60,7 +63,13 @@ class ShardedValidation(SRModel):
         self._save_best(dataset_name, next(iter(metrics)), current_iter)
 
     def _score_share(
-        self, dataloader: Any, metrics: dict[str, Any], dataset_name: str, current_iter: Any, save_img: bool
+        self,
+        dataloader: Any,
+        metrics: dict[str, Any],
+        dataset_name: str,
+        current_iter: Any,
+        tb_logger: Any,
+        save_img: bool,
     ) -> tuple[dict[int, tuple[str, Scores]], str | None]:
         """(name, scores) of this rank's images by their number, and the sentence of the error that ended it early."""
         rank, world_size = get_dist_info()
@@ -77,7 +86,12 @@ class ShardedValidation(SRModel):
                     bar.set_description(dataset_name)
                     name = os.path.splitext(os.path.basename(data["lq_path"][0]))[0]
                     path = self._picture_path(name, dataset_name, current_iter) if save_img else None
-                    images[index] = name, self._score_image(data, metrics, path)
+                    show = None
+                    if tb_logger is not None and index == 0:  # one of a set is enough
+                        show = functools.partial(
+                            tb_logger.add_image, f"{dataset_name}/{name}", global_step=current_iter
+                        )
+                    images[index] = name, self._score_image(data, metrics, path, show)
                     bar.update()
         except InputError as error:
             if world_size == 1:
@@ -101,8 +115,10 @@ class ShardedValidation(SRModel):
                 raise InputError(error)
         return {index: image for share, _ in shares for index, image in share.items()}
 
-    def _score_image(self, data: dict[str, Any], metrics: dict[str, Any], picture_path: str | None) -> Scores:
-        """Super-resolve an image, write it if ``picture_path`` is given, and score it.
+    def _score_image(
+        self, data: dict[str, Any], metrics: dict[str, Any], picture_path: str | None, show: Callable[..., None] | None
+    ) -> Scores:
+        """Super-resolve an image, write it if ``picture_path`` is given, show it if TensorBoard wants it, and score it.
 
         Raises:
             InputError: it does not fit into the GPU's memory.
@@ -127,6 +143,8 @@ class ShardedValidation(SRModel):
             images["img2"] = tensor2img([visuals["gt"]])
         if picture_path is not None:
             imwrite(images["img"], picture_path)
+        if show is not None:
+            show(images["img"][..., ::-1].copy(), dataformats="HWC")
         return {metric: _score(images, options) for metric, options in metrics.items()}
 
     def _picture_path(self, name: str, dataset_name: str, current_iter: Any) -> str:

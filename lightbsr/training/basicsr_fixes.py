@@ -10,6 +10,7 @@ from typing import Any
 
 import basicsr.test
 import basicsr.train
+import basicsr.utils
 import basicsr.utils.dist_util
 import basicsr.utils.options
 import torch
@@ -48,6 +49,7 @@ def fixed_basicsr() -> Iterator[None]:
                 basicsr.train,
                 load_resume_state=loops.load_resume_state,
                 create_train_val_dataloader=loops.create_train_val_dataloader,
+                MessageLogger=MessageLogger,
             )
         )
         stack.enter_context(
@@ -82,6 +84,15 @@ def parse_options(root_path: str, is_train: bool = True) -> Any:
         replaced(basicsr.utils.options, yaml=loader, ordered_yaml=lambda: (None, None)),
     ):
         return _stock_parse_options(root_path, is_train)
+
+
+class MessageLogger(basicsr.utils.MessageLogger):
+    """BasicSR's, which gives TensorBoard the losses without the learning rate."""
+
+    def __call__(self, log_vars: dict[str, Any]) -> None:
+        if self.tb_logger is not None:
+            self.tb_logger.add_scalar("lr", log_vars["lrs"][0], log_vars["iter"])
+        super().__call__(log_vars)
 
 
 def init_dist(launcher: str, backend: str = "nccl", **kwargs: Any) -> None:

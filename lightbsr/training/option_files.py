@@ -29,6 +29,7 @@ from .declarations import NOT_IN_FILES, Findings, SectionChecker, declaration_of
 
 # BasicSR's data sets whose objects list their images in ``paths``.
 _LISTING = (PairedImageOptions, SingleImageOptions, RealESRGANOptions)
+_OF_THE_TAIL = ("upscale", "upsampler")  # options of our networks that change the weights of their tail alone
 
 
 def import_modules(names: Any) -> None:
@@ -212,7 +213,10 @@ def _check_metrics(findings: Findings, opt: dict[str, Any]) -> None:
 
 
 def _check_weights(opt: dict[str, Any]) -> None:
-    """Raise InputError where ``pretrain_network_g`` holds another network than the option file describes."""
+    """Raise InputError where ``pretrain_network_g`` holds another network than the option file describes.
+
+    With ``strict_load_g: false`` the scale may differ: BasicSR leaves out what does not fit, and names it in the log.
+    """
     path, section = os.path.expanduser(opt["path"]["pretrain_network_g"]), opt["network_g"]
     state_dict = pick_state_dict(load_weights_file(path), path, opt["path"].get("param_key_g") or "params")
     try:
@@ -221,7 +225,10 @@ def _check_weights(opt: dict[str, Any]) -> None:
         raise InputError(f"path: pretrain_network_g {path!r}: {error}") from None
     check_same("pretrain_network_g", {"type": section["type"]}, {"type": network_class.__name__}, path)
     ours = {**{name: p.default for name, p in inspect.signature(network_class).parameters.items()}, **section}
-    check_same("pretrain_network_g", {n: ours[n] for n in stored if n not in NOT_IN_FILES["arch"]}, stored, path)
+    may_differ = (
+        NOT_IN_FILES["arch"] if opt["path"].get("strict_load_g", True) else (*NOT_IN_FILES["arch"], *_OF_THE_TAIL)
+    )
+    check_same("pretrain_network_g", {n: ours[n] for n in stored if n not in may_differ}, stored, path)
 
 
 def load_checked_options(

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from basicsr.data import build_dataloader, build_dataset
@@ -67,6 +69,22 @@ def test_one_process_gives_what_basicsr_gives(image_folder, tmp_path):
     SRModel.nondist_validation(model, loader, 1, None, False)
     stock = dict(model.metric_results)
     assert set(stock) == {"psnr", "ssim"} and validated(opt) == stock
+
+
+def test_the_first_image_is_in_tensorboards_log(image_folder, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    opt = options(image_folder, tmp_path)
+    model, loader = model_and_loader(opt)
+    with SummaryWriter(str(tmp_path / "log")) as writer:
+        model.nondist_validation(loader, 7, writer, True)
+    log = EventAccumulator(str(tmp_path / "log")).Reload()
+    assert set(log.Tags()["scalars"]) == {"metrics/photos/psnr", "metrics/photos/ssim"}
+    (event,) = log.Images("photos/photo_0")
+    assert log.Tags()["images"] == ["photos/photo_0"] and event.step == 7
+    shown = cv2.imdecode(np.frombuffer(event.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(shown, cv2.imread(str(tmp_path / "pictures" / "photos" / "photo_0_run.png")))
 
 
 RANK = """

@@ -1,0 +1,48 @@
+"""Fine-tuning without a teacher: BasicSR's SRModel and pairs, from weights of the same and of another scale."""
+
+import cv2
+import pytest
+import tiny
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightbsr.training.option_files import check_options
+from lightbsr_arch import LightBSR
+
+LEARNING_RATE = 1e-3
+
+
+@pytest.mark.parametrize("scale", [4, 2])
+def test_training_starts_from_the_weights(tmp_path, photo, scale):
+    weights = LightBSR(upscale=4, **tiny.LIGHTBSR_SIZES).state_dict()
+    torch.save({"params": weights}, tmp_path / "x4.pth")
+    pairs = {f"dataroot_{kind}": str(tmp_path / kind) for kind in ("gt", "lq")}
+    for folder, side in zip(pairs.values(), (16 * scale, 16), strict=True):
+        (tmp_path / folder).mkdir()
+        for i in range(4):
+            picture = cv2.resize(photo(i, 64, 64), (side, side), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(f"{folder}/{i}.png", picture)
+    opt = tiny.options(
+        "lightbsr_finetune_x4_pairs",
+        tmp_path,
+        {"scale": scale, "network_g": {"upscale": scale}, "path": {"pretrain_network_g": str(tmp_path / "x4.pth")}},
+        {"datasets": {phase: pairs for phase in ("train", "val")}, "train": {"ema_decay": None}},
+        {"datasets": {"train": {"gt_size": 8 * scale}}, "logger": {"use_tb_logger": True}},
+    )
+    if scale == 2:
+        (finding,) = check_options(opt, is_train=True)
+        assert "has upscale 4, but the option file says 2" in finding
+        opt["path"]["strict_load_g"] = False
+    done = tiny.train(tmp_path, opt)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    trained = torch.load(tiny.experiment(tmp_path) / "models" / "net_g_latest.pth", weights_only=True)["params"]
+    network = LightBSR(upscale=scale, **tiny.LIGHTBSR_SIZES)
+    network.load_state_dict(trained)
+    # A step of Adam with betas (0.9, 0.99) is at most as long as the learning rate.
+    moved = [(trained[name] - weights[name]).abs().max() for name, _ in network.named_parameters()]
+    assert 0 < max(moved) <= 1.001 * tiny.TOTAL_ITER * LEARNING_RATE
+    log = EventAccumulator(str(tmp_path / "tb_logger" / opt["name"])).Reload()
+    assert set(log.Tags()["scalars"]) >= {"losses/l_pix", "lr", "metrics/held_out/psnr"}
+    assert [event.step for event in log.Scalars("lr")] == [*range(1, tiny.TOTAL_ITER + 1)]
+    assert log.Scalars("lr")[0].value == pytest.approx(LEARNING_RATE)
