@@ -39,9 +39,10 @@ def test_training_starts_from_the_weights(tmp_path, photo, scale):
     trained = torch.load(tiny.experiment(tmp_path) / "models" / "net_g_latest.pth", weights_only=True)["params"]
     network = LightBSR(upscale=scale, **tiny.LIGHTBSR_SIZES)
     network.load_state_dict(trained)
-    # A step of Adam with betas (0.9, 0.99) is at most as long as the learning rate.
+    # With m = sum(w g) and v = sum(u g^2), a step of Adam is at most lr sqrt(sum(w^2 / u)) (Cauchy-Schwarz): with betas
+    # (0.9, 0.99) the first six are at most 6.032 lr together.
     moved = [(trained[name] - weights[name]).abs().max() for name, _ in network.named_parameters()]
-    assert 0 < max(moved) <= 1.001 * tiny.TOTAL_ITER * LEARNING_RATE
+    assert 0 < max(moved) <= 1.006 * tiny.TOTAL_ITER * LEARNING_RATE
     log = EventAccumulator(str(tmp_path / "tb_logger" / opt["name"])).Reload()
     assert set(log.Tags()["scalars"]) >= {"losses/l_pix", "lr", "metrics/held_out/psnr"}
     assert [event.step for event in log.Scalars("lr")] == [*range(1, tiny.TOTAL_ITER + 1)]
