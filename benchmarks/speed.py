@@ -5,10 +5,10 @@
     python benchmarks/speed.py --device cuda                        # at the paper's batch
 
 Both sides of a row take turns in one process: ours, theirs, ours, ... The ratio is the median of the rounds' ratios
-(and the least and the largest), so that a machine that slows down does so for both. Threads and the
-allocator's settings (``lightbsr_cli.set_allocator``) are the same for both. The released code runs in float32 and contiguous layout, ours with
-the defaults of ``lightbsr train`` and ``lightbsr upscale``. Training rows are whole iterations, reading the data aside:
-degradation, prior, forward and backward pass, optimizer.
+(and the least and the largest), so that a machine that slows down does so for both. Threads and the allocator's
+settings (``lightbsr_cli.set_allocator``) are the same for both. The released code runs in float32, contiguous layout,
+ours with the defaults of ``lightbsr train`` and ``lightbsr upscale``. Training rows are whole iterations, reading the
+data aside: degradation, prior, forward and backward pass, optimizer.
 
 Imitate a CPU without AVX-512 by the variables of PyTorch, oneDNN and MKL:
 
