@@ -87,6 +87,18 @@ assert sum("_lightbsr" in str(w.message) for w in caught) == 2
     run(code)
 
 
+def test_the_usual_stand_in_for_the_torchvision_module_is_kept():
+    """A bare module, without ``__spec__``, as it is recommended for BasicSR."""
+    code = """
+name = "torchvision.transforms.functional_tensor"
+other = sys.modules[name] = types.ModuleType(name)
+other.rgb_to_grayscale = lambda image: image
+import lightbsr, basicsr.data.degradations
+assert sys.modules[name] is other and basicsr.data.degradations.rgb_to_grayscale is other.rgb_to_grayscale
+"""
+    run(code)
+
+
 def test_lightbsr_compat_imports_neither_torch_nor_basicsr():
     code = 'import lightbsr_compat; assert not {"torch", "torchvision", "basicsr", "numpy"} & sys.modules.keys()'
     run(code)

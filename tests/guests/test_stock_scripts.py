@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import tiny
 import torch
 
@@ -44,17 +45,42 @@ def test_a_copy_of_basicsrs_script_trains_a_teacher_and_train_pipeline_its_stude
     assert all(value.isfinite().all() for part in weights.values() for value in part.values())
 
 
-def test_a_stock_model_trains_to_the_same_bits_with_and_without_us(tmp_path, image_folder):
+MODULE = """
+import random, cv2, numpy, pathlib, torch
+from basicsr.models.sr_model import SRModel
+from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
+
+@MODEL_REGISTRY.register()
+class StockModel(SRModel):
+    def feed_data(self, data):
+        self.gt = data["lq"][..., :48, :48]
+        lq = torch.nn.functional.avg_pool2d(self.gt, 2)
+        self.lq = lq + 0.1 * torch.randn_like(lq) + random.random() * numpy.random.rand()
+
+@DATASET_REGISTRY.register()
+class WithoutOpt(torch.utils.data.Dataset):
+    def __init__(self, opt):
+        self.paths = sorted(pathlib.Path(opt["dataroot_lq"]).iterdir())
+    def __len__(self):
+        return len(self.paths)
+    def __getitem__(self, index):
+        image = cv2.imread(str(self.paths[index])) / 255 * random.random()
+        return {"lq": torch.from_numpy(image).permute(2, 0, 1).float()}
+"""
+
+
+def stock_options(image_folder, dataset="SingleImageDataset"):
+    """Options of a plain ``SRModel`` that draws from every generator."""
     train_set = dict(
         name="train",
-        type="SingleImageDataset",
+        type=dataset,
         dataroot_lq=str(image_folder),
         io_backend={"type": "disk"},
         batch_size_per_gpu=1,
         num_worker_per_gpu=0,
         dataset_enlarge_ratio=4,
     )
-    opt = dict(
+    return dict(
         name="stock",
         model_type="StockModel",
         scale=2,
@@ -72,20 +98,25 @@ def test_a_stock_model_trains_to_the_same_bits_with_and_without_us(tmp_path, ima
         ),
         logger=dict(print_freq=10, save_checkpoint_freq=10, use_tb_logger=False),
     )
-    model = """
-from basicsr.models.sr_model import SRModel
-from basicsr.utils.registry import MODEL_REGISTRY
-import random, numpy, torch
-@MODEL_REGISTRY.register()
-class StockModel(SRModel):
-    def feed_data(self, data):
-        self.gt = data["lq"][..., :48, :48]
-        lq = torch.nn.functional.avg_pool2d(self.gt, 2)
-        self.lq = lq + 0.1 * torch.randn_like(lq) + random.random() * numpy.random.rand()
-"""
+
+
+def test_a_stock_model_trains_to_the_same_bits_with_and_without_us(tmp_path, image_folder):
     runs = [
-        train(tmp_path / name, opt, script(tmp_path / name, importing=model + importing))
+        train(tmp_path / name, stock_options(image_folder), script(tmp_path / name, importing=MODULE + importing))
         for name, importing in (("with", "import lightbsr"), ("without", ""))
     ]
     assert runs[0].keys() == {"params", "params_ema"}
     assert tiny.differences(*runs) == []
+
+
+@pytest.mark.parametrize("dataset", ["SingleImageDataset", "WithoutOpt"])
+def test_lightbsr_train_resumes_a_stock_model_exactly(tmp_path, image_folder, dataset):
+    """A data set without an attribute ``opt`` too."""
+    opt, program = stock_options(image_folder, dataset), ["-m", "lightbsr.train", "--import", "stock_module"]
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stock_module.py").write_text(MODULE)
+    whole = train(tmp_path / "whole", opt, *program)
+    train(tmp_path / "parts", opt, *program, arguments=["--force_yml", "train:total_iter=10"])
+    parts = train(tmp_path / "parts", opt, *program, arguments=["--auto_resume"])
+    assert tiny.differences(whole, parts) == []
