@@ -1,10 +1,12 @@
 """Make a trained student part of the package, and print the tables of its card.
 
     python tools/pack_weights.py lightbsr_x4_iso --experiment experiments/lightbsr_student_x4_iso_cpu_budget \\
+        --clean datasets/val \\
         --photographs "425 photographs: 183 of CID22 (CC BY-SA 4.0), 242 of Unsplash (Unsplash licence)"
     python tools/pack_weights.py lightbsr_x4_iso --data datasets/benchmark --protocols iso aniso9 --sets Set5 Set14
 
-The first writes ``lightbsr/weights/NAME.safetensors``: the EMA weights in fp16, with metadata on training and licences.
+The first writes ``lightbsr/weights/NAME.safetensors``: the newest EMA weights in fp16, with metadata on training and
+licences, and the IDR of clean images.
 The second prints Markdown to paste into ``docs/models/NAME.md``, whose words are written by hand;
 tests/lightbsr/test_shipped_weights.py compares the weights with that page.
 """
@@ -20,12 +22,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import safetensors.torch
 import torch
 
 import lightbsr_cli
+from lightbsr import Upscaler
 from lightbsr_arch import build_from_state_dict
 from lightbsr_compat import InputError, atomic_write, load_options, load_weights_file
+from lightbsr_compat.images import read_rgb8
 
 WEIGHTS = Path(__file__).parents[1] / "lightbsr" / "weights"
 _TIME = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ INFO: ", re.MULTILINE)
@@ -55,13 +60,20 @@ def used_options(experiment: Path) -> dict[str, Any]:
     return load_options(copies[0], forced)
 
 
+def newest_checkpoint(experiment: Path) -> tuple[Path, int | None]:
+    """Find a run's newest weights, and their iteration; None where the run is finished."""
+    numbered = {int(p.stem.removeprefix("net_g_")): p for p in (experiment / "models").glob("net_g_[0-9]*.pth")}
+    latest = experiment / "models" / "net_g_latest.pth"
+    return (latest, None) if latest.exists() or not numbered else (numbered[max(numbered)], max(numbered))
+
+
 def describe_run(experiment: Path) -> dict[str, Any]:
     """Return the facts of a training run that its card states."""
-    options = used_options(experiment)
+    options, iteration = used_options(experiment), newest_checkpoint(experiment)[1]
     train, dataset = options["train"], options["datasets"]["train"]
     return {
         "options": options["name"],
-        "iterations": train["total_iter"],
+        "iterations": iteration or train["total_iter"],
         "iterations_of_stage_1": train.get("idr_pretrain_iter", 0),
         "batch": dataset["batch_size_per_gpu"],
         "views": dataset["num_views"],
@@ -76,13 +88,25 @@ def describe_run(experiment: Path) -> dict[str, Any]:
     }
 
 
-def pack(experiment: Path, target: Path, *, photographs: str, licence: str = "Apache-2.0") -> None:
+def clean_idr(network: torch.nn.Module, folder: Path) -> list[float]:
+    """Compute the IDR of clean LR images: area averages of the photographs in a folder (``Upscaler``'s strength)."""
+    with tempfile.TemporaryDirectory() as temporary:
+        torch.save({"params": network.state_dict()}, f"{temporary}/network.pth")
+        upscaler = Upscaler(f"{temporary}/network.pth", device="cpu")
+    images = [read_rgb8(str(path)) for path in sorted(folder.iterdir())]
+    sizes = [tuple(side // upscaler.scale for side in image.shape[1::-1]) for image in images]
+    small = [cv2.resize(i, size, interpolation=cv2.INTER_AREA) for i, size in zip(images, sizes, strict=True)]
+    return upscaler.estimate_idr(small)[0].tolist()
+
+
+def pack(experiment: Path, target: Path, *, photographs: str, clean: Path, licence: str = "Apache-2.0") -> None:
     """Write the EMA weights of a student's run as fp16 safetensors.
 
     Args:
         experiment: folder of the student's run; its teacher's run lies beside it, under the name in the option file.
         target: the ``.safetensors`` to write.
         photographs: source and licence of the training images.
+        clean: folder of photographs for ``clean_idr``.
         licence: of the weights.
 
     Raises:
@@ -90,22 +114,24 @@ def pack(experiment: Path, target: Path, *, photographs: str, licence: str = "Ap
     """
     student = describe_run(experiment)
     teacher = experiment.parent / Path(used_options(experiment)["path"]["pretrain_network_teacher"]).parents[1].name
-    checkpoint = load_weights_file(experiment / "models" / "net_g_latest.pth")
+    weights = newest_checkpoint(experiment)[0]
+    checkpoint = load_weights_file(weights)
     if "params_ema" not in checkpoint:
-        raise InputError(f"{str(experiment)!r}: net_g_latest.pth has no EMA weights: train with ema_decay")
+        raise InputError(f"{str(weights)!r} has no EMA weights: train with ema_decay")
     network = build_from_state_dict(checkpoint["params_ema"])
     half = {
         key: (value.half() if value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
         for key, value in network.state_dict().items()
     }
     if not all(value.isfinite().all() for value in half.values()):
-        raise InputError(f"{str(experiment)!r}: net_g_latest.pth holds values that are not finite in fp16")
+        raise InputError(f"{str(weights)!r} holds values that are not finite in fp16")
     degradation = student["degradation"]
     metadata = {
         "name": target.stem,
         "network": type(network).__name__,
         "scale": str(network.upscale),
         "degradation": degradation if isinstance(degradation, str) else json.dumps(degradation),
+        "clean_idr": json.dumps(clean_idr(network, clean)),
         "licence": licence,
         "photographs": photographs,
         "training": json.dumps([describe_run(teacher), student]),
@@ -162,6 +188,9 @@ def main() -> None:
     parser.add_argument("name", help="e.g. lightbsr_x4_iso")
     parser.add_argument("--experiment", type=Path, help="pack the weights of this training run of a student")
     parser.add_argument("--photographs", help="source and licence of the training images; with --experiment")
+    parser.add_argument(
+        "--clean", type=Path, help="folder of photographs for the IDR of clean images; with --experiment"
+    )
     parser.add_argument("--data", type=Path, help="print scores on the test sets in this folder")
     parser.add_argument("--protocols", nargs="+", default=["iso"])
     parser.add_argument("--sets", nargs="+", default=["Set5", "Set14"])
@@ -169,9 +198,9 @@ def main() -> None:
     weights = WEIGHTS / f"{args.name}.safetensors"
     try:
         if args.experiment:
-            if not args.photographs:
-                parser.error("--experiment needs --photographs")
-            pack(args.experiment, weights, photographs=args.photographs)
+            if not (args.photographs and args.clean):
+                parser.error("--experiment needs --photographs and --clean")
+            pack(args.experiment, weights, photographs=args.photographs, clean=args.clean)
         print(facts(weights))
         for protocol in args.protocols if args.data else []:
             print(f"\n### Protocol {protocol}\n\n{table(scores(weights, args.data, protocol, args.sets))}")

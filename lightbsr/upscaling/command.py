@@ -55,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     idr = parser.add_mutually_exclusive_group()
     idr.add_argument("--share-idr", action="store_true", help="one IDR for all images: frames of a clip")
     idr.add_argument("--like", metavar="IMAGE", help="the IDR of this image for all: a crop, a cleaner copy")
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="how much blur, noise and compression is removed: 0 as of a clean image, 1 as estimated (default), to 2",
+    )
     parser.add_argument("--self-ensemble", action="store_true", help="the mean over 8 flips: 8 times the work")
     parser.add_argument(
         "--tile",
@@ -92,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         tile=args.tile,
         self_ensemble=args.self_ensemble,
+        strength=args.strength,
         notice=warn,
     )
     label = f"x{upscaler.scale}" if size is None else size.label

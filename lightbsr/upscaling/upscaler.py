@@ -1,12 +1,14 @@
 """Upscale images with trained weights: ``lightbsr.Upscaler``, and building a network from weights."""
 
 import contextlib
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
+import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -72,6 +74,22 @@ def load_network(weights: str | os.PathLike[str]) -> nn.Module:
     return network
 
 
+def _clean_idr(weights: str | os.PathLike[str]) -> Tensor:
+    """The IDR of images without degradation, (1, D), which ``tools/pack_weights.py`` puts into the metadata of weights.
+
+    Raises:
+        InputError: the weights do not state it.
+    """
+    path = find_weights(weights)
+    metadata: dict[str, str] = {}
+    if path.endswith(".safetensors"):
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    if "clean_idr" not in metadata:
+        raise InputError(f"strength needs the IDR of clean images, which {os.fspath(weights)!r} does not state")
+    return torch.tensor([json.loads(metadata["clean_idr"])])
+
+
 def pick_device(name: str | torch.device | None) -> torch.device:
     """The device of that name; None takes the GPU where there is one.
 
@@ -100,6 +118,8 @@ class Upscaler:
         precision: ``fp32``, ``bf16`` or ``fp16``, of convolutions and linear layers.
         tile: LR pixels of a tile's side; ``auto``: as large as is fast and fits into memory; 0: no tiles.
         self_ensemble: the mean over the image's eight flips and transposes: eight times the work.
+        strength: 0 to 2, how much degradation is removed: the IDR becomes ``clean + strength * (own - clean)``,
+            where ``clean`` is the IDR of images without degradation, which packaged weights state.
         notice: called with a sentence where a precision is given up; the default is a warning.
 
     Attributes:
@@ -122,14 +142,19 @@ class Upscaler:
         precision: str = "fp32",
         tile: int | str = "auto",
         self_ensemble: bool = False,
+        strength: float = 1.0,
         notice: Callable[[str], None] = warnings.warn,
     ) -> None:
         if precision not in PRECISIONS:
             raise InputError(f"precision is {precision!r}{did_you_mean(precision, PRECISIONS)}")
         if not (tile == "auto" or (isinstance(tile, int) and tile >= 0)):
             raise InputError(f"tile is {tile!r}, but must be auto or a whole number of pixels, 0 for none")
+        if not 0 <= strength <= 2:
+            raise InputError(f"strength is {strength!r}, but must be within [0, 2]")
         network = load_network(weights)
         self.device = pick_device(device)
+        self._strength = strength
+        self._clean_idr = None if strength == 1 else _clean_idr(weights).to(self.device)  # (1, D)
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu":
             use_cpu_kernels(self._network)
@@ -194,6 +219,9 @@ class Upscaler:
             return idr_parts(self._network).shared(torch.stack(features).mean(0))
 
     def _upscaled(self, image: np.ndarray, idr: Tensor | None, progress: Progress | None) -> np.ndarray:
+        if self._clean_idr is not None:
+            own = self.estimate_idr([image]) if idr is None else idr
+            idr = torch.lerp(self._clean_idr, own, self._strength)
         area = image.shape[0] * image.shape[1]
         while True:
             at_once, precision = area if self._at_once is None else min(self._at_once, area), self._precision

@@ -2,12 +2,14 @@
 
 import json
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from pack_weights import facts, pack, table, training_hours
 from safetensors import safe_open
 
-from lightbsr.upscaling.upscaler import load_network
+from lightbsr.upscaling.upscaler import Upscaler, load_network
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
 
@@ -30,6 +32,8 @@ def experiment(tmp_path):
     (tmp_path / STUDENT / "train_1.log").write_text(log)
     (tmp_path / STUDENT / "train_2.log").write_text("2026-01-03 23:50:00,0 INFO: a\n2026-01-04 00:05:00,0 INFO: b\n")
     (tmp_path / TEACHER / "train_1.log").write_text(log)
+    (tmp_path / "clean").mkdir()
+    cv2.imwrite(str(tmp_path / "clean" / "a.png"), np.random.RandomState(0).randint(0, 255, (96, 80, 3), np.uint8))
     return tmp_path / STUDENT
 
 
@@ -39,13 +43,14 @@ def test_hours_are_summed_over_the_logs_of_a_resumed_run(experiment):
 
 def test_ema_weights_in_fp16_with_training_and_licences(experiment, tmp_path):
     target = tmp_path / "weights" / "tiny.safetensors"
-    pack(experiment, target, photographs="nine of mine, CC0")
+    pack(experiment, target, photographs="nine of mine, CC0", clean=tmp_path / "clean")
     ema = torch.load(experiment / "models" / "net_g_latest.pth", weights_only=True)["params_ema"]
     loaded = load_network(str(target)).state_dict()
     assert all(torch.equal(loaded[key], value.half().to(value.dtype)) for key, value in ema.items())
     with safe_open(target, "pt") as file:
         metadata = file.metadata()
         assert file.get_tensor("sr_network.head.weight").dtype == torch.float16
+    assert len(json.loads(metadata.pop("clean_idr"))) == SIZES["num_channel_idr"]
     teacher, student = json.loads(metadata.pop("training"))
     assert metadata == {
         "name": "tiny",
@@ -60,6 +65,34 @@ def test_ema_weights_in_fp16_with_training_and_licences(experiment, tmp_path):
     assert f"| {STUDENT} | 60 |" in facts(target)
 
 
+def test_the_newest_weights_of_a_stopped_run(experiment, tmp_path):
+    latest = experiment / "models" / "net_g_latest.pth"
+    latest.rename(experiment / "models" / "net_g_40.pth")
+    torch.save({"params": {}}, experiment / "models" / "net_g_5.pth")
+    pack(experiment, tmp_path / "tiny.safetensors", photographs="", clean=tmp_path / "clean")
+    assert f"| {STUDENT} | 40 |" in facts(tmp_path / "tiny.safetensors")
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
+def test_strength_moves_the_idr_from_that_of_clean_images(experiment, tmp_path, strength):
+    pack(experiment, tmp_path / "tiny.safetensors", photographs="", clean=tmp_path / "clean")
+    image = np.random.RandomState(1).randint(0, 255, (24, 20, 3), np.uint8)
+    upscaler = Upscaler(tmp_path / "tiny.safetensors", device="cpu")
+    with safe_open(tmp_path / "tiny.safetensors", "pt") as file:
+        clean = torch.tensor([json.loads(file.metadata()["clean_idr"])])
+    own = upscaler.estimate_idr([image])
+    expected = upscaler(image, idr=clean + strength * (own - clean))
+    found = Upscaler(tmp_path / "tiny.safetensors", device="cpu", strength=strength)(image)
+    assert np.abs(found.astype(int) - expected).max() <= 1  # the rounding of the sum
+
+
+def test_strength_needs_weights_that_state_the_idr_of_clean_images(experiment):
+    with pytest.raises(InputError, match=r"strength needs the IDR of clean images, which '.*net_g_latest.pth'"):
+        Upscaler(experiment / "models" / "net_g_latest.pth", strength=0.5)
+    with pytest.raises(InputError, match="strength is 3, but must be within"):
+        Upscaler(experiment / "models" / "net_g_latest.pth", strength=3)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [({"params": {}}, "has no EMA weights"), ({"params_ema": None}, "values that are not finite in fp16")],
@@ -71,7 +104,7 @@ def test_weights_that_cannot_be_packed_are_refused(experiment, tmp_path, content
         content = {"params_ema": state_dict}
     torch.save(content, experiment / "models" / "net_g_latest.pth")
     with pytest.raises(InputError, match=message):
-        pack(experiment, tmp_path / "tiny.safetensors", photographs="")
+        pack(experiment, tmp_path / "tiny.safetensors", photographs="", clean=tmp_path / "clean")
     assert not (tmp_path / "tiny.safetensors").exists()
 
 
