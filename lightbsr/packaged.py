@@ -14,7 +14,7 @@ __all__ = [
     "packaged_weights",
 ]
 
-DEFAULT_WEIGHTS = "lightbsr_x4_aniso_noise"
+DEFAULT_WEIGHTS = "lightbsr_x4_photo"
 
 
 def packaged_files(folder: str, suffix: str) -> dict[str, str]:

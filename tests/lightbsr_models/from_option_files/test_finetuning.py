@@ -14,7 +14,7 @@ LEARNING_RATE = 1e-3
 
 @pytest.mark.parametrize("scale", [4, 2])
 def test_training_starts_from_the_weights(tmp_path, photo, scale):
-    weights = LightBSR(upscale=4, **tiny.LIGHTBSR_SIZES).state_dict()
+    weights = LightBSR(upscale=4, upsampler="pixelshuffledirect", **tiny.LIGHTBSR_SIZES).state_dict()
     torch.save({"params": weights}, tmp_path / "x4.pth")
     pairs = {f"dataroot_{kind}": str(tmp_path / kind) for kind in ("gt", "lq")}
     for folder, side in zip(pairs.values(), (16 * scale, 16), strict=True):
@@ -37,7 +37,7 @@ def test_training_starts_from_the_weights(tmp_path, photo, scale):
     assert done.returncode == 0, done.stderr[-2000:]
 
     trained = torch.load(tiny.experiment(tmp_path) / "models" / "net_g_latest.pth", weights_only=True)["params"]
-    network = LightBSR(upscale=scale, **tiny.LIGHTBSR_SIZES)
+    network = LightBSR(upscale=scale, upsampler="pixelshuffledirect", **tiny.LIGHTBSR_SIZES)
     network.load_state_dict(trained)
     # With m = sum(w g) and v = sum(u g^2), a step of Adam is at most lr sqrt(sum(w^2 / u)) (Cauchy-Schwarz): with betas
     # (0.9, 0.99) the first six are at most 6.032 lr together.
