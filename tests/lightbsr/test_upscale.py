@@ -1,9 +1,7 @@
 """``lightbsr upscale``: files and folders of all kinds, right results, bad ones named, exit status that says so."""
 
-import base64
 import io
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,7 +15,6 @@ from PIL import Image
 
 import lightbsr_cli as cli
 from lightbsr import Upscaler
-from lightbsr.upscaling import comparison
 from lightbsr.upscaling.jobs import find_images
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
@@ -319,44 +316,6 @@ def test_images_that_share_an_idr(tmp_path, run, upscaler, photo):
         idr = upscaler.estimate_idr(shared)
         for i, image in enumerate(images):
             assert np.array_equal(read(tmp_path / "out" / f"{i}_x2.png"), upscaler(image, idr=idr))
-
-
-# --- the page of --compare ---
-
-
-def test_the_page_holds_bicubic_and_result_of_each_image(tmp_path, run, photo, monkeypatch, capsys):
-    monkeypatch.setattr(comparison, "_SIDE", 40)
-    monkeypatch.setattr(comparison, "_MOST", 3)
-    (tmp_path / "in").mkdir()
-    wide, alpha = cv2.GaussianBlur(photo(1, 14, 30), (5, 5), 2), np.full((14, 18), 128, np.uint8)
-    pictures = {"a": wide[..., ::-1], "b <i>&": photo(2, 14, 18)[..., 0].astype(np.uint16) * 257}
-    pictures |= {"c": np.dstack([photo(3, 14, 18), alpha]), "d": photo(4, 8, 8)}
-    for name, picture in pictures.items():
-        cv2.imwrite(str(tmp_path / "in" / f"{name}.png"), picture)
-    assert run(tmp_path / "in", "-o", tmp_path / "out", "--outscale", "2.5", "--compare") == 0
-    assert "compare.html" in capsys.readouterr().err
-    page = (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")
-    assert "http://" not in page and "https://" not in page and "<i>" not in page
-    assert "a.png: 30x14 to 75x35, the middle 40x35" in page and "b &lt;i&gt;&amp;.png: 18x14 to 45x35" in page
-    assert page.count('class="comparison"') == 3 and "1 more results are not shown" in page
-
-    urls = re.findall(r'<img src="data:image/(\w+);base64,([^"]*)"', page)
-    assert [kind for kind, _ in urls] == ["jpeg"] * 4 + ["webp"] * 2
-    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for _, data in urls]
-    assert [picture.shape for picture in shown] == [(35, 40, 3)] * 2 + [(35, 40)] * 2 + [(35, 40, 4)] * 2
-    assert (shown[4][..., 3] == 128).all()
-    bicubic = np.asarray(Image.fromarray(wide).resize((75, 35), Image.Resampling.BICUBIC))
-    for picture, whole in zip(shown[:2], (bicubic, read(tmp_path / "out" / "a_x2.5.png")), strict=True):
-        assert np.abs(picture.astype(float) - whole[:, 17:57]).mean() < 3  # quality 95
-
-
-def test_where_the_page_is_written(tmp_path, run, photo):
-    (tmp_path / "a.png").write_bytes(png(photo(1, 6, 6)))
-    (tmp_path / "bad.png").touch()
-    assert run(tmp_path / "a.png", "-o", tmp_path / "new" / "b.tiff", "--compare") == 0
-    assert names(tmp_path / "new") == ["b.tiff", "compare.html"]
-    assert run(tmp_path / "bad.png", "-o", tmp_path / "out", "--compare") == 1
-    assert names(tmp_path / "out") == []
 
 
 # --- weights, start and interruptions ---
