@@ -166,7 +166,7 @@ def test_a_full_disk_is_an_input_error(tmp_path, monkeypatch):
 def test_our_weights_are_written_in_another_format(tmp_path):
     target = str(tmp_path / "ours.pth")
     message = convert_file("lightbsr_x4_iso", target)
-    assert message == f"LightBSR, x4, 321,795 trainable parameters: written to {target}"
+    assert message == f"LightBSR, x4, 260,816 trainable parameters: written to {target}"
     written, packaged = torch.load(target)["params"], load_weights_file(find_weights("lightbsr_x4_iso"))
     assert written.keys() == packaged.keys()
     assert all(torch.equal(written[key], value.to(written[key].dtype)) for key, value in packaged.items())
