@@ -100,7 +100,7 @@ def save_network(self: Any, net: Any, net_label: str, current_iter: int | str, p
 
 
 class TrainingState(pydantic.BaseModel):
-    """What a training state holds, BasicSR's own too; see ``save_training_state``."""
+    """Types of a training state's entries, of BasicSR's own states too; see ``save_training_state``."""
 
     model_config = pydantic.ConfigDict(strict=True)
     epoch: int

@@ -1,4 +1,4 @@
-"""What the tests with random files share: how many examples, what values are damaged to, a limit of time."""
+"""For the tests with random files: number of examples, values that options are damaged to, a limit of time."""
 
 import contextlib
 import math

@@ -3,7 +3,6 @@
 import io
 import math
 from collections.abc import Sequence
-from itertools import cycle
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -44,7 +43,7 @@ def complexity_plot(title: str, panels: Sequence[tuple[str, list[Row]]], metric:
     figure = Figure(figsize=(6.5 * columns, 4.2 * lines), layout="constrained")
     figure.suptitle(title)
     titles = dict.fromkeys(row.title for _, rows in drawn for row in rows)
-    colours = dict(zip(titles, cycle(map(colormaps["tab20"], range(20))), strict=False))
+    colours = {row_title: colormaps["tab20"](i % 20) for i, row_title in enumerate(titles)}
     for i, (name, rows) in enumerate(drawn, 1):
         axes = figure.add_subplot(lines, columns, i)
         for row in rows:

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from .sizes import TargetSize
     from .upscaler import Upscaler
 
-    warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is left out
+    warnings.filterwarnings("ignore", module="PIL")  # it warns of damaged metadata, which the result leaves out
     sizes = {kind: getattr(args, kind) for kind in ("outscale", "width", "height", "max_side")}
     size = next((TargetSize(kind, value) for kind, value in sizes.items() if value is not None), None)
     if args.share_idr and STANDARD in args.input:

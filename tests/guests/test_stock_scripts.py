@@ -119,4 +119,6 @@ def test_lightbsr_train_resumes_a_stock_model_exactly(tmp_path, image_folder, da
     whole = train(tmp_path / "whole", opt, *program)
     train(tmp_path / "parts", opt, *program, arguments=["--force_yml", "train:total_iter=10"])
     parts = train(tmp_path / "parts", opt, *program, arguments=["--auto_resume"])
+    logs = "".join(log.read_text() for log in tiny.experiment(tmp_path / "parts").glob("*.log"))
+    assert "iter: 10." in logs and "Resuming training" in logs
     assert tiny.differences(whole, parts) == []

@@ -318,9 +318,6 @@ def test_images_that_share_an_idr(tmp_path, run, upscaler, photo):
             assert np.array_equal(read(tmp_path / "out" / f"{i}_x2.png"), upscaler(image, idr=idr))
 
 
-# --- weights, start and interruptions ---
-
-
 def test_the_command_imports_no_training(tmp_path, weights, photo):
     (tmp_path / "a.png").write_bytes(png(photo(1, 6, 6)))
     code = (

@@ -9,6 +9,7 @@ import torch
 from pack_weights import facts, pack, table, training_hours
 from safetensors import safe_open
 
+from lightbsr.packaged import packaged_weights
 from lightbsr.upscaling.upscaler import Upscaler, load_network
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
@@ -74,16 +75,16 @@ def test_the_newest_weights_of_a_stopped_run(experiment, tmp_path):
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
-def test_strength_moves_the_idr_from_that_of_clean_images(experiment, tmp_path, strength):
-    pack(experiment, tmp_path / "tiny.safetensors", photographs="", clean=tmp_path / "clean")
-    image = np.random.RandomState(1).randint(0, 255, (24, 20, 3), np.uint8)
-    upscaler = Upscaler(tmp_path / "tiny.safetensors", device="cpu")
-    with safe_open(tmp_path / "tiny.safetensors", "pt") as file:
+def test_strength_moves_the_idr_from_that_of_clean_images(strength):
+    image = np.random.RandomState(1).uniform(0, 1, (24, 20, 3)).astype(np.float32)  # noise, far from clean
+    with safe_open(packaged_weights()["lightbsr_x4_photo"], "pt") as file:
         clean = torch.tensor([json.loads(file.metadata()["clean_idr"])])
+    upscaler = Upscaler("lightbsr_x4_photo", device="cpu")
     own = upscaler.estimate_idr([image])
     expected = upscaler(image, idr=clean + strength * (own - clean))
-    found = Upscaler(tmp_path / "tiny.safetensors", device="cpu", strength=strength)(image)
-    assert np.abs(found.astype(int) - expected).max() <= 1  # the rounding of the sum
+    found = Upscaler("lightbsr_x4_photo", device="cpu", strength=strength)(image)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert np.abs(found - upscaler(image)).max() > 0.01
 
 
 def test_strength_needs_weights_that_state_the_idr_of_clean_images(experiment):
