@@ -43,7 +43,7 @@ $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install $(CONSTRAINTS) torch torchvision numpy cython "setuptools>=80" wheel
 	$(BIN)/python -m pip install $(CONSTRAINTS) --no-build-isolation "basicsr>=1.4.2"
-	$(BIN)/python -m pip install $(CONSTRAINTS) --no-build-isolation --editable ".[demo,dev,docs,integration]"
+	$(BIN)/python -m pip install $(CONSTRAINTS) --no-build-isolation --editable ".[train,demo,dev,docs,integration]"
 	touch $@
 
 # Write the versions that are installed into constraints.txt: run it after `make test LATEST=1` has passed. Some of

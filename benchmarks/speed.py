@@ -168,14 +168,23 @@ def on_image(run: Callable[[Tensor], Tensor], image: np.ndarray, device: torch.d
         return (sr.clamp(0, 1) * 255.0).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def inference(side: int, sizes: Sizes, device: torch.device) -> Pair:
+def inference(side: int, sizes: Sizes, device: torch.device, precision: str = "fp32") -> Pair:
     """``lightbsr.Upscaler`` as ``lightbsr upscale`` calls it."""
     network, image = make_student(sizes), random_image(side, side, sizes)
     with tempfile.TemporaryDirectory() as folder:
         torch.save({"params": network.state_dict()}, f"{folder}/student.pth")
-        upscaler = lightbsr.Upscaler(f"{folder}/student.pth", device=str(device))
+        upscaler = lightbsr.Upscaler(f"{folder}/student.pth", device=device, precision=precision)
     released = as_published.plain(network).to(device).eval()
     return Pair(partial(upscaler, image), partial(on_image, released, image, device))
+
+
+def peer(side: int, sizes: Sizes, device: torch.device) -> Pair:
+    """``lightbsr upscale`` by default against the network of realesr-general-x4v3, with random weights."""
+    from basicsr.archs.srvgg_arch import SRVGGNetCompact
+
+    network = SRVGGNetCompact(num_feat=64, num_conv=32, upscale=4, act_type="prelu").to(device).eval()
+    image = random_image(side, side, sizes)
+    return Pair(partial(lightbsr.Upscaler(device=device), image), partial(on_image, network, image, device))
 
 
 def onnx_runtime(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
@@ -256,8 +265,11 @@ def reading(sizes: Sizes, device: torch.device) -> Pair:
 ROWS: dict[str, tuple[str, Callable[[Sizes, torch.device], Pair]]] = {
     "inference-128": ("inference, 128x128", partial(inference, 128)),
     "inference-256": ("inference, 256x256", partial(inference, 256)),
+    "bf16-128": ("inference, 128x128, --precision bf16", partial(inference, 128, precision="bf16")),
+    "bf16-256": ("inference, 256x256, --precision bf16", partial(inference, 256, precision="bf16")),
     "onnx-256": ("inference, 256x256, ONNX Runtime", partial(exported_inference, onnx_runtime, 256)),
     "openvino-256": ("inference, 256x256, OpenVINO", partial(exported_inference, openvino, 256)),
+    "peer-512": ("default weights, 512x512; theirs: realesr-general-x4v3's network", partial(peer, 512)),
     "teacher-1": ("teacher, stage 1", partial(training, "teacher", 1)),
     "teacher-2": ("teacher, stage 2", partial(training, "teacher", 2)),
     "student-1": ("student, stage 1", partial(training, "student", 1)),

@@ -134,12 +134,12 @@ class RealWorldDegrader:
     num_prior_channels = SECOND_ORDER_PRIOR_CHANNELS
 
     def __init__(self, dataset_opt: dict[str, Any], *, scale: int, sharpen: bool) -> None:
-        self.gt_size: int = dataset_opt["gt_size"]
+        self.gt_size: int = dataset_opt.get("gt_size") or 0  # BasicSR's data set can do without
         self.num_views: int = dataset_opt.get("num_views", 1)
         if not 0 < self.gt_size <= 400 or self.gt_size % scale:
             raise InputError(
-                f"gt_size is {self.gt_size}, but must be a multiple of the scale, {scale}, and at most the 400 pixels"
-                " that RealESRGANDataset gives"
+                f"gt_size is {self.gt_size or '~'}, but must be a multiple of the scale, {scale}, and at most the 400"
+                " pixels that RealESRGANDataset gives"
             )
         if self.num_views < 1:
             raise InputError(f"num_views is {self.num_views}, but must be at least 1")

@@ -1,40 +1,69 @@
-"""A faster form of the ConvNeXt branch for the CPU: the same parameters, and the same results up to rounding.
+"""Faster forms of LightBSR's blocks for the CPU: the same parameters, and the same results up to rounding.
 
-``use_cpu_kernels`` puts it into a network. On a GPU, under autocast and in a traced or compiled graph it falls back to
-the plain form.
+``use_cpu_kernels`` puts them into a network. On a GPU, in a traced or compiled graph, and under autocast unless it is
+inference in bfloat16 they fall back to the plain forms.
 """
 
-from typing import TypeVar
+import functools
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .idr import IDR
 from .layers import ConvNeXtBranch
+from .lightbsr_arch import IDRModulation
+from .pooling import Pool, global_average
 
 Network = TypeVar("Network", bound=nn.Module)
 
-STRIP = 4096  # pixels at a time: their 128 features, 2 MiB of float32, stay in a core's cache
-
 
 def use_cpu_kernels(network: Network) -> Network:
-    """Give the ConvNeXt branches of a network, in place, their CPU form; the state dict keeps its keys.
+    """Give the blocks of a network, in place, their CPU form; the state dict keeps its keys.
 
     Returns:
         The network itself.
     """
+    forms = {ConvNeXtBranch: CPUConvNeXtBranch, IDRModulation: CPUIDRModulation}
     for module in network.modules():
-        if type(module) is ConvNeXtBranch:
-            module.__class__ = CPUConvNeXtBranch
+        module.__class__ = forms.get(type(module), type(module))
     return network
 
 
+def _falls_back(x: Tensor) -> bool:
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu":
+        return True
+    if torch.is_autocast_enabled("cpu"):
+        return torch.is_grad_enabled() or torch.get_autocast_dtype("cpu") != torch.bfloat16
+    return False
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    """A linear layer and its activation (``none`` or ``gelu``) without gradients: (..., n) -> (..., m)."""
+    if torch.is_autocast_enabled("cpu"):
+        x, weight = x.bfloat16(), weight.bfloat16()
+        bias = None if bias is None else bias.bfloat16()
+    if _fused(x.dtype):
+        # One call of oneDNN, as torch.compile makes it: the activation is applied before the result leaves the cache.
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")
+    x = F.linear(x, weight, bias)
+    return F.gelu(x) if activation == "gelu" else x
+
+
+@functools.cache
+def _fused(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has fast linear layers of a type for this CPU."""
+    if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class CPUConvNeXtBranch(ConvNeXtBranch):
-    """The layer scale multiplies the weights; inference works on strips of pixels that stay in the cache."""
+    """The layer scale multiplies the weights of the last linear layer."""
 
     def forward(self, x: Tensor) -> Tensor:
-        graph = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        if graph or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        if _falls_back(x):
             return super().forward(x)
         weight, bias = self.layer_scale[:, None] * self.reduce.weight, self.layer_scale * self.reduce.bias
         if torch.is_grad_enabled():
@@ -42,13 +71,31 @@ class CPUConvNeXtBranch(ConvNeXtBranch):
             kernels, shift = self.depthwise.weight, self.depthwise.bias
             assert shift is not None
             x = F.conv2d(x, kernels, padding=3, groups=len(kernels)) + shift[:, None, None]
-            return F.linear(self._expanded(x.permute(0, 2, 3, 1)), weight, bias).permute(0, 3, 1, 2)
-        x = self.depthwise(x).permute(0, 2, 3, 1).contiguous()  # (B, h, w, n)
-        out = torch.empty_like(x)
-        strips = (tensor.flatten(0, 2).split(STRIP) for tensor in (x, out))
-        for pixels, result in zip(*strips, strict=True):  # (STRIP, n)
-            torch.addmm(bias, self._expanded(pixels), weight.T, out=result)
-        return out.permute(0, 3, 1, 2)
+            x = self.act(self.expand(self.norm(x.permute(0, 2, 3, 1))))
+            return F.linear(x, weight, bias).permute(0, 3, 1, 2)
+        x = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        x = _linear(x, self.expand.weight, self.expand.bias, "gelu")
+        return _linear(x, weight, bias).permute(0, 3, 1, 2)
 
-    def _expanded(self, x: Tensor) -> Tensor:
-        return self.act(self.expand(self.norm(x)))  # (..., n) -> (..., 2n)
+
+class CPUIDRModulation(IDRModulation):
+    """Inference writes both parts into their place; the gate's 1x1 convolution is a linear layer."""
+
+    def forward(self, x: Tensor, idr: IDR, pool: Pool = global_average) -> Tensor:
+        if _falls_back(x) or torch.is_grad_enabled():
+            return super().forward(x, idr, pool)
+        part, rest = x.split(self.widths, dim=1)
+        out = torch.empty_like(x)
+        part_out, rest_out = out.split(self.widths, dim=1)
+        if self.spatial_gate is not None:
+            pointwise: Any = self.spatial_gate[0]
+            joined = torch.cat([idr.spatial, part], dim=1).permute(0, 2, 3, 1)
+            gate = _linear(joined, pointwise.weight.flatten(1), None, "gelu").permute(0, 3, 1, 2)
+            part = self.spatial_gate[2:](gate).mul_(part)
+        part_out.copy_(self.partial_conv(part))
+        if self.channel_gate is None:
+            rest_out.copy_(rest)
+        else:
+            gate = self.channel_gate(torch.cat([pool(rest), idr.channel], dim=1))  # (B, 48)
+            torch.mul(rest, gate[:, :, None, None], out=rest_out)
+        return out

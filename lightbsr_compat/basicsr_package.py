@@ -34,9 +34,9 @@ def require_basicsr(what: str) -> None:
     if not has_basicsr():
         version = ".".join(map(str, sys.version_info[:2]))
         raise InputError(
-            f"{what} needs BasicSR, which is not installed for Python {version}: BasicSR 1.4.2 can be built on Python"
-            " 3.10 to 3.12 only, so make an environment of one of these and install lightbsr there"
-            " (docs/index.md, Install)"
+            f"{what} needs BasicSR, which is not installed for Python {version}: on Python 3.10 to 3.12, the only ones"
+            " that can build it, run pip install torchvision cython 'setuptools>=80' wheel and then pip install"
+            " --no-build-isolation basicsr"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it imports scipy.ndimage.filters

@@ -37,6 +37,7 @@ class KDSRTeacherModel(TeacherModel):
 
     stages = (TeacherStage, TeacherStage)
     condition = "gt"
+    network_class = KDSRTeacher
     net_g: KDSRTeacher
 
 
@@ -85,6 +86,7 @@ class KDSRStudentModel(DistillationModel):
     stages = (StudentStage1, StudentStage2)
     loss_options = ("kl_opt",)
     teacher_class = KDSRTeacher
+    network_class = KDSR
     net_g: KDSR
     teacher: KDSRTeacher
 

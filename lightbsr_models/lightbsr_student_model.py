@@ -72,6 +72,7 @@ class LightBSRStudentModel(DistillationModel):
     stages = (StudentStage1, StudentStage2)
     loss_options = ("spatial_opt", "channel_kl_opt", "channel_l1_opt")
     teacher_class = LightBSRTeacher
+    network_class = LightBSR
     net_g: LightBSR
     teacher: LightBSRTeacher
 

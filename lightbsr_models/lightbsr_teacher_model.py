@@ -84,6 +84,7 @@ class LightBSRTeacherModel(TeacherModel):
     loss_options = ("contrast_opt",)
     condition = "prior"
     stored_options = ("num_prior", "kernel_basis", "setting", "queue_size")
+    network_class = LightBSRTeacher
     net_g: LightBSRTeacher
 
     def make_stage(self, number: int) -> Stage:

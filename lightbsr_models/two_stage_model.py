@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from basicsr.losses import build_loss
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from lightbsr_arch import use_cpu_kernels
@@ -48,6 +49,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
     """Base of the models.
 
     Class attributes:
+        network_class: class of the network that it trains.
         stages: stage 1 and stage 2.
         loss_options: names of the ``train`` options that hold a loss each, besides ``pixel_opt``; ``~`` is none.
 
@@ -62,6 +64,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
     In several processes BatchNorm takes its statistics over all of them.
     """
 
+    network_class: type[nn.Module]
     stages: tuple[type[Stage], type[Stage]]
     loss_options: tuple[str, ...] = ()
     net_g: Any
@@ -78,7 +81,15 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
 
     @classmethod
     def checks(cls, opt: dict[str, Any]) -> list[Callable[[], Any]]:
-        """Checks to run before training, with options as BasicSR parses them; each raises InputError."""
+        """Checks to run before training, with options as BasicSR parses them; each raises InputError.
+
+        Raises:
+            InputError: a network of another class, which no other check need expect.
+        """
+        name = opt["network_g"]["type"]
+        network = ARCH_REGISTRY.get(name)
+        if isinstance(network, type) and not issubclass(network, cls.network_class):
+            raise InputError(f"network_g: type is {name!r}, but {cls.__name__} trains a {cls.network_class.__name__}")
         return [functools.partial(build_degrader, opt)]
 
     def make_stage(self, number: int) -> Stage:

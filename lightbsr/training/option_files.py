@@ -184,7 +184,7 @@ def _check_together(findings: Findings, opt: dict[str, Any], model: Any, *, is_t
         findings.attempt(functools.partial(_check_weights, opt))
     if is_train and hasattr(model, "checks"):
         parsed = {**opt, "is_train": True, "dist": launcher != "none", "rank": 0, "num_gpu": num_gpu}
-        for check in model.checks({**parsed, "world_size": processes}):
+        for check in findings.attempt(lambda: model.checks({**parsed, "world_size": processes})) or ():
             findings.attempt(check)
     if is_train and path.get("resume_state") is not None:
         paths = {**path, "models": os.path.join("experiments", opt["name"], "models")}

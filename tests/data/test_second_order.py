@@ -244,6 +244,7 @@ def test_wrong_ranges_are_named(options, message):
     ("dataset", "train", "message"),
     [
         ({"degradation": "real_word"}, {}, "did you mean 'real_world'"),
+        ({"gt_size": None}, {}, "gt_size is ~, but must be a multiple of the scale"),
         ({"type": "DegradationPriorDataset"}, {}, "degradation 'real_world' needs 'RealESRGANDataset'"),
         ({"gt_size": 402}, {}, "gt_size is 402"),
         ({"num_views": 0}, {}, "num_views is 0"),

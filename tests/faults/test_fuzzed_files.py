@@ -1,5 +1,6 @@
 """Damaged weights, training states, pictures and folders through the commands: sentences, nothing else changed."""
 
+import copy
 import io
 import os
 import shutil
@@ -89,7 +90,7 @@ def damaged_bytes(data, content):
 def damaged_value(data, value):
     """A tensor with another shape, type or values; or something that is none."""
     if not isinstance(value, torch.Tensor) or data.draw(st.booleans()):
-        return data.draw(st.sampled_from(DAMAGES))
+        return copy.deepcopy(data.draw(st.sampled_from(DAMAGES)))  # which a further damage may change
     shape = data.draw(st.just(list(value.shape)) | st.lists(st.integers(0, 20), max_size=5))
     number = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e30, torch.nan, torch.inf]))
     with warnings.catch_warnings():

@@ -108,8 +108,9 @@ def check(options, folder, capsys):
     before = sorted(file.relative_to(folder) for file in folder.rglob("*"))
     with time_limit():
         status = cli.main(["check", "-opt", "fuzzed.yml"])
-    assert sorted(file.relative_to(folder) for file in folder.rglob("*")) == before
-    lines = capsys.readouterr().err.splitlines()
+    errors = capsys.readouterr().err
+    assert sorted(file.relative_to(folder) for file in folder.rglob("*")) == before, errors
+    lines = errors.splitlines()
     starts = ("error: fuzzed.yml: ", "warning: fuzzed.yml: ", "error: option file 'fuzzed.yml'")
     assert all(line.removeprefix("lightbsr: ").startswith(starts) for line in lines), lines
     assert len(set(lines)) == len(lines)

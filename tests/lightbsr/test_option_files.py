@@ -118,6 +118,7 @@ MISTAKES = [
     ("network_g:num_block", 10**6, "network_g: LightBSR would have 1,000,000 blocks, but may have 1,024"),
     ("network_g:type", "LightBRS", "network_g: type is 'LightBRS'; did you mean 'LightBSR'?"),
     ("network_g:type", REMOVED, "network_g: type is missing"),
+    ("network_g", {"type": "KDSR"}, "network_g: type is 'KDSR', but LightBSRStudentModel trains a LightBSR"),
     ("network_g:upscale", 2, "network_g: upscale is 2, but scale is 4: they must be the same"),
     ("datasets:train:gt_size", None, "datasets: train: gt_size is ~, but must be a whole number"),
     ("datasets:train:gt_size", REMOVED, "datasets: train: gt_size is missing"),

@@ -12,15 +12,30 @@ SIZES = dict(num_feat=8, num_group=2, num_block=1, num_idr=16, num_channel_idr=6
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("size", [(1, 1), (80, 70)])  # one strip, two strips
-def test_inference(layout, size):
-    plain = LightBSR(**SIZES).eval()
+@pytest.mark.parametrize("size", [(1, 1), (20, 17)])
+@pytest.mark.parametrize("without", [None, "spatial_modulation", "channel_modulation"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_inference(layout, size, without, dtype, tolerance):
+    plain = LightBSR(**SIZES, **({without: False} if without else {})).eval().to(dtype)
     fast = use_cpu_kernels(copy.deepcopy(plain)).to(memory_format=layout)
-    assert type(fast.sr_network.groups[0].branch) is not type(plain.sr_network.groups[0].branch)
+    block, plain_block = (network.sr_network.groups[0].blocks[0] for network in (fast, plain))
+    assert type(block.branch) is not type(plain_block.branch)
+    assert type(block.modulation) is not type(plain_block.modulation)
     assert list(fast.state_dict()) == list(plain.state_dict())
-    lq = torch.rand(1, 3, *size)
+    lq = torch.rand(2, 3, *size, dtype=dtype)
     with torch.inference_mode():
-        torch.testing.assert_close(fast(lq.contiguous(memory_format=layout)), plain(lq), rtol=1e-4, atol=1e-5)
+        actual, expected = fast(lq.contiguous(memory_format=layout)), plain(lq)
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance / 10)
+
+
+def test_bfloat16():
+    plain = LightBSR(**SIZES).eval()
+    fast, lq = use_cpu_kernels(copy.deepcopy(plain)), torch.rand(2, 3, 20, 17)
+    with torch.inference_mode():
+        expected = plain(lq)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual, as_plain = fast(lq).float() - expected, plain(lq).float() - expected
+    assert 0 < actual.square().mean() < 2 * as_plain.square().mean()
 
 
 def test_gradients():
@@ -34,10 +49,10 @@ def test_gradients():
         torch.testing.assert_close(actual.grad, expected.grad, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_mixed_precision_and_graphs_take_the_plain_form():
+def test_training_in_mixed_precision_and_graphs_take_the_plain_form():
     plain = ConvNeXtBranch(num_feat=8, layer_scale_init=1.0)
-    fast, x = use_cpu_kernels(copy.deepcopy(plain)), torch.rand(1, 8, 80, 70)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    fast, x = use_cpu_kernels(copy.deepcopy(plain)), torch.rand(1, 8, 20, 17)
+    with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(fast(x), plain(x))
     sizes = {2: torch.export.Dim("height", min=2, max=512), 3: torch.export.Dim("width", min=2, max=512)}
     with torch.no_grad():
