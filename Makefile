@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	$(BIN)/lightbsr demo
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto
 
 # Faults of every kind, injected into real training runs; some take minutes.
 faults: $(VENV)/installed

@@ -6,7 +6,7 @@
     python tools/pack_weights.py lightbsr_x4_iso --data datasets/benchmark --protocols iso aniso9 --sets Set5 Set14
 
 The first writes ``lightbsr/weights/NAME.safetensors``: the newest EMA weights in fp16, with metadata on training and
-licences, and the IDR of clean images.
+licences, the IDR of clean images, and linear probes that read blur, noise and JPEG quality off an IDR.
 The second prints Markdown to paste into ``docs/models/NAME.md``, whose words are written by hand;
 tests/lightbsr/test_shipped_weights.py compares the weights with that page.
 """
@@ -23,16 +23,27 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import safetensors.torch
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import lightbsr_cli
 from lightbsr import Upscaler
+from lightbsr.evaluation.image_sets import find_images
+from lightbsr.evaluation.representations import collect, targets
+from lightbsr.upscaling.stated import Probe
 from lightbsr_arch import build_from_state_dict
 from lightbsr_compat import InputError, atomic_write, load_options, load_weights_file
 from lightbsr_compat.images import read_rgb8
+from lightbsr_data import DegradationSetting, PhotoParameters, get_setting
+from lightbsr_data.photo import NO_BLUR
 
 WEIGHTS = Path(__file__).parents[1] / "lightbsr" / "weights"
+_PROBE_DRAWS = 32
 _TIME = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ INFO: ", re.MULTILINE)
 
 
@@ -99,6 +110,40 @@ def clean_idr(network: torch.nn.Module, folder: Path) -> list[float]:
     return upscaler.estimate_idr(small)[0].tolist()
 
 
+def idr_probes(network: Any, folder: Path, setting: DegradationSetting) -> dict[str, dict[str, Any]]:
+    """Fit probes of blur width, noise level and JPEG quality to the channel IDR, each where the setting varies it.
+
+    The photographs in a folder are degraded by 32 draws of isotropic blur, Gaussian noise and JPEG from the setting's
+    ranges; each is left out in a quarter of them.
+
+    Returns:
+        The fields of ``Probe`` by the target's name.
+    """
+    random = np.random.default_rng(0)
+
+    def drawn(limits: tuple[float, float], left_out: float) -> float:
+        return left_out if random.random() < 0.25 else random.uniform(*limits)
+
+    degradations = []
+    for _ in range(_PROBE_DRAWS):
+        sigma, noise = drawn(setting.sigma, NO_BLUR), drawn(setting.noise_sigma, 0.0)
+        quality = None if setting.jpeg is None else int(drawn(setting.jpeg, 0)) or None
+        way = str(random.choice(setting.downsample))
+        degradations.append(PhotoParameters(sigma, sigma, 0.0, way, noise, False, False, quality))
+    images = find_images(str(folder), "degraded", network.upscale)
+    vectors, _, _ = collect(network, images, degradations, torch.device("cpu"))
+    features, probes = vectors.features["idr_channel"], {}
+    for name, target in targets(degradations, vectors.labels).items():
+        model = make_pipeline(StandardScaler(), Ridge())
+        folds = GroupKFold(min(5, len(images)))
+        found = cross_val_predict(model, features, target, groups=vectors.images, cv=folds)
+        scaler, ridge = (step for _, step in model.fit(features, target).steps)
+        weights = ridge.coef_ / scaler.scale_
+        bias, error = ridge.intercept_ - weights @ scaler.mean_, np.abs(found - target).mean()
+        probes[name] = Probe(weights.tolist(), *map(float, (bias, error, target.min(), target.max())))._asdict()
+    return probes
+
+
 def pack(experiment: Path, target: Path, *, photographs: str, clean: Path, licence: str = "Apache-2.0") -> None:
     """Write the EMA weights of a student's run as fp16 safetensors.
 
@@ -106,7 +151,7 @@ def pack(experiment: Path, target: Path, *, photographs: str, clean: Path, licen
         experiment: folder of the student's run; its teacher's run lies beside it, under the name in the option file.
         target: the ``.safetensors`` to write.
         photographs: source and licence of the training images.
-        clean: folder of photographs for ``clean_idr``.
+        clean: folder of photographs for ``clean_idr`` and ``idr_probes``.
         licence: of the weights.
 
     Raises:
@@ -132,6 +177,7 @@ def pack(experiment: Path, target: Path, *, photographs: str, clean: Path, licen
         "scale": str(network.upscale),
         "degradation": degradation if isinstance(degradation, str) else json.dumps(degradation),
         "clean_idr": json.dumps(clean_idr(network, clean)),
+        "idr_probes": json.dumps(idr_probes(network, clean, get_setting(degradation))),
         "licence": licence,
         "photographs": photographs,
         "training": json.dumps([describe_run(teacher), student]),

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import warnings
+from typing import Any
 
 from lightbsr.packaged import DEFAULT_WEIGHTS, packaged_weights
 from lightbsr_cli import at_least
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from .comparison import ComparisonPage
     from .jobs import STANDARD, find_images, plan
     from .sizes import TargetSize
+    from .stated import in_words
     from .upscaler import Upscaler
 
     warnings.filterwarnings("ignore", module="PIL")  # it warns of damaged metadata, which the result leaves out
@@ -123,7 +125,11 @@ def run(args: argparse.Namespace) -> int:
     if args.compare:
         folder = os.path.dirname(args.output) if jobs[0].target == args.output else args.output
         weights = os.path.splitext(os.path.basename(args.weights))[0]
-        comparison = ComparisonPage(os.path.join(folder, "compare.html"), weights)
+
+        def read(lr: Any) -> str:
+            return in_words(args.weights, upscaler.estimate_idr([lr]) if idr is None else idr)
+
+        comparison = ComparisonPage(os.path.join(folder, "compare.html"), weights, read)
     failed = upscale_all(
         upscaler,
         todo,

@@ -1,6 +1,7 @@
 """The page of ``lightbsr upscale --compare``: bicubic interpolation and each result under a slider."""
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -21,11 +22,13 @@ class ComparisonPage:
     Args:
         path: of the page.
         weights: their name, for the results.
+        read: what a picture's IDR says about it, in words, or ''.
     """
 
-    def __init__(self, path: str, weights: str) -> None:
+    def __init__(self, path: str, weights: str, read: Callable[[np.ndarray], str]) -> None:
         self.path = path
         self._weights = weights
+        self._read = read
         self._count = 0
         self._figures: list[dict[str, object]] = []
 
@@ -54,7 +57,9 @@ class ComparisonPage:
             for label, colour in (("bicubic", np.asarray(bicubic)), (self._weights, result.colour[place]))
         ]
         part = "" if (h, w) == (height, width) else f", the middle {width}x{height}"
-        self._figures.append({"text": f"{name}: {lr_w}x{lr_h} to {w}x{h}{part}", "pictures": pictures, "after": 1})
+        reading = self._read(lr)
+        text = f"{name}: {lr_w}x{lr_h} to {w}x{h}{part}" + (f"; read from its IDR: {reading}" if reading else "")
+        self._figures.append({"text": text, "pictures": pictures, "after": 1})
 
     def write(self) -> None:
         """Write the page, whole or not at all; without results none.

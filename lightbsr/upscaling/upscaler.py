@@ -1,32 +1,30 @@
 """Upscale images with trained weights: ``lightbsr.Upscaler``, and building a network from weights."""
 
 import contextlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor, nn
 
 from lightbsr.packaged import DEFAULT_WEIGHTS, find_weights
 from lightbsr.released import convert_state_dict, recognise
 from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict, find_state_dict, use_cpu_kernels
+from lightbsr_arch.layers import PixelShuffleDirectTail
 from lightbsr_compat.errors import InputError, did_you_mean
 from lightbsr_compat.files import load_weights_file, require_finite
 
 from .memory import is_out_of_memory
 from .regions import Region, whole
 from .shared import LRImage, idr_parts, mean_features
+from .stated import clean_idr
 from .tiling import LEAST_TILE, OVERLAP, NotFiniteError, Progress, SRFunction, super_resolve
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-# LR pixels, overlap included, that are tried first where tile is auto; on a CPU larger tiles are not faster, and
-# 16 bytes for each feature channel, LR pixel and squared factor (1.7 GB here) are what the tail needs.
-_AT_ONCE_ON_CPU, _AT_ONCE_ON_GPU = 320**2, 1024**2
+_BYTES_ON_CPU, _AT_ONCE_ON_GPU = 1.7e9, 1024**2
 _LEAST_AT_ONCE = (LEAST_TILE + 2 * OVERLAP) ** 2
 _ESTIMATOR_SIDE = 512  # LR pixels of the regions that the estimator sees at once
 Image = TypeVar("Image", np.ndarray, Tensor)
@@ -72,22 +70,6 @@ def load_network(weights: str | os.PathLike[str]) -> nn.Module:
             f"{os.fspath(weights)!r} holds a teacher, which needs more than the LR image: give a student's weights"
         )
     return network
-
-
-def _clean_idr(weights: str | os.PathLike[str]) -> Tensor:
-    """The IDR of images without degradation, (1, D), which ``tools/pack_weights.py`` puts into the metadata of weights.
-
-    Raises:
-        InputError: the weights do not state it.
-    """
-    path = find_weights(weights)
-    metadata: dict[str, str] = {}
-    if path.endswith(".safetensors"):
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    if "clean_idr" not in metadata:
-        raise InputError(f"strength needs the IDR of clean images, which {os.fspath(weights)!r} does not state")
-    return torch.tensor([json.loads(metadata["clean_idr"])])
 
 
 def pick_device(name: str | torch.device | None) -> torch.device:
@@ -154,7 +136,7 @@ class Upscaler:
         network = load_network(weights)
         self.device = pick_device(device)
         self._strength = strength
-        self._clean_idr = None if strength == 1 else _clean_idr(weights).to(self.device)  # (1, D)
+        self._clean_idr = None if strength == 1 else clean_idr(weights).to(self.device)  # (1, D)
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu":
             use_cpu_kernels(self._network)
@@ -166,7 +148,7 @@ class Upscaler:
         self._notice = notice
         self._at_once: int | None = None  # LR pixels; None: all
         if tile == "auto":
-            self._at_once = _AT_ONCE_ON_CPU if self.device.type == "cpu" else _AT_ONCE_ON_GPU
+            self._at_once = _AT_ONCE_ON_GPU if self.device.type != "cpu" else _at_once_on_cpu(self._network)
         elif tile:
             self._at_once = (int(tile) + 2 * OVERLAP) ** 2
 
@@ -300,6 +282,14 @@ class Upscaler:
         dtype = PRECISIONS[self._precision]
         with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             yield
+
+
+def _at_once_on_cpu(network: Any) -> int:
+    """LR pixels, overlap included, that are tried first where tile is auto."""
+    frame = network.sr_network
+    # Feature maps of the LR image's size that are held at once: EDSR's tail has some of the result's size.
+    maps = 12 if isinstance(frame.tail, PixelShuffleDirectTail) else 4 * network.upscale**2
+    return int(_BYTES_ON_CPU / (4 * maps * frame.head.out_channels))
 
 
 def checked(image: np.ndarray) -> np.ndarray:

@@ -145,7 +145,7 @@ def test_find_unused_parameters_is_set_where_a_parameter_has_no_gradient(name):
         ({"spatial_modulation": False, "channel_modulation": False, "idr_correction": False}, set()),
         ({"idr_correction": False}, {"channel", "spatial"}),
     ],
-    ids=str,
+    ids=["channel", "spatial", "none", "both"],
 )
 def test_networks_lack_the_disabled_parts_and_are_rebuilt_from_their_weights(options, modulated_by):
     network, lq = LightBSR(**SIZES, **options).eval(), torch.rand(1, 3, 9, 7)

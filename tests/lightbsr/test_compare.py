@@ -53,6 +53,13 @@ def test_the_page_holds_bicubic_and_result_of_each_image(tmp_path, run, photo, m
         assert np.abs(picture.astype(float) - whole[:, 17:57]).mean() < 3  # quality 95
 
 
+def test_the_page_says_what_the_idr_says(tmp_path, photo):
+    cv2.imwrite(str(tmp_path / "a.png"), photo(1, 20, 30))
+    assert cli.main(["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--compare"]) == 0
+    page = (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")
+    assert re.search(r"read from its IDR: blur of width [\d.]+ ± [\d.]+ pixels.*noise of \d+ ± \d+ of 255, JPEG", page)
+
+
 def test_where_the_page_is_written(tmp_path, run, photo):
     cv2.imwrite(str(tmp_path / "a.png"), photo(1, 6, 6))
     (tmp_path / "bad.png").touch()

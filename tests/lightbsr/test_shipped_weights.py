@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from pack_weights import scores
 
 from lightbsr.packaged import packaged_weights
+from lightbsr.upscaling.stated import in_words
+from lightbsr.upscaling.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = Path(os.environ.get("LIGHTBSR_DATASETS", ROOT.parent / "shared" / "datasets")) / "benchmark"
@@ -48,6 +51,22 @@ def compare(weights, data, protocol, set_name, cells):
 def test_a_card_is_of_its_weights(name):
     content = Path(packaged_weights()[name]).read_bytes()
     assert hashlib.sha256(content).hexdigest() in card(name)
+
+
+def test_what_an_idr_says_follows_the_degradation():
+    from sklearn.datasets import load_sample_image
+
+    hr, weights = load_sample_image("china.jpg")[:400, :600], "lightbsr_x4_photo"
+    upscaler, random = Upscaler(weights, device="cpu"), np.random.RandomState(0)
+    read = []
+    for sigma, noise, quality in [(0, 0, 95), (2.5, 0, 95), (0, 12, 95), (0, 0, 40)]:
+        blurred = cv2.GaussianBlur(hr, (21, 21), sigma) if sigma else hr
+        lr = cv2.resize(blurred, (150, 100), interpolation=cv2.INTER_AREA) + noise * random.randn(100, 150, 3)
+        jpeg = cv2.imencode(".jpg", lr.clip(0, 255).round().astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        text = in_words(weights, upscaler.estimate_idr([cv2.imdecode(jpeg, cv2.IMREAD_COLOR)]))
+        read.append([float(number) for number in re.findall(r"([\d.]+) ±", text)])
+    (plain, blurry, noisy, compressed) = read
+    assert blurry[0] > plain[0] + 0.5 and noisy[1] > plain[1] + 4 and compressed[2] < plain[2] - 20, read
 
 
 @pytest.mark.parametrize("name", packaged_weights())

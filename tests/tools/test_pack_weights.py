@@ -34,7 +34,9 @@ def experiment(tmp_path):
     (tmp_path / STUDENT / "train_2.log").write_text("2026-01-03 23:50:00,0 INFO: a\n2026-01-04 00:05:00,0 INFO: b\n")
     (tmp_path / TEACHER / "train_1.log").write_text(log)
     (tmp_path / "clean").mkdir()
-    cv2.imwrite(str(tmp_path / "clean" / "a.png"), np.random.RandomState(0).randint(0, 255, (96, 80, 3), np.uint8))
+    for i in range(2):
+        noise = np.random.RandomState(i).randint(0, 255, (96, 80, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "clean" / f"{i}.png"), noise)
     return tmp_path / STUDENT
 
 
@@ -52,6 +54,8 @@ def test_ema_weights_in_fp16_with_training_and_licences(experiment, tmp_path):
         metadata = file.metadata()
         assert file.get_tensor("sr_network.head.weight").dtype == torch.float16
     assert len(json.loads(metadata.pop("clean_idr"))) == SIZES["num_channel_idr"]
+    (probe,) = json.loads(metadata.pop("idr_probes")).items()
+    assert probe[0] == "sigma" and len(probe[1]["weights"]) == SIZES["num_channel_idr"]
     teacher, student = json.loads(metadata.pop("training"))
     assert metadata == {
         "name": "tiny",
