@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from .tables import DIGITS, NAMES, Row, Table, caption, set_rows
 
 _COLUMNS = 2  # of plots
 _AREA, _AREA_OF_A_MILLION = 40, 30  # square points of a plot's point, and for a million parameters
+_LEAST_AREA_OF_A_STAR = 150
 
 
 def complexity_plot(title: str, panels: Sequence[tuple[str, list[Row]]], metric: str) -> bytes | None:
@@ -50,8 +52,10 @@ def complexity_plot(title: str, panels: Sequence[tuple[str, list[Row]]], metric:
             assert row.size.gmacs is not None and row.size.parameters is not None
             point = (row.size.gmacs, row.figures[MEAN, metric])
             area = _AREA + _AREA_OF_A_MILLION * row.size.parameters
-            marker = "*" if row.is_ours else "o"
-            axes.scatter(*point, s=area, alpha=0.7, color=colours[row.title], marker=marker, label=row.title)
+            look: Any = {"s": area, "alpha": 0.7, "marker": "o"}
+            if row.is_ours:
+                look = {"s": max(area, _LEAST_AREA_OF_A_STAR), "marker": "*", "edgecolors": "black", "zorder": 3}
+            axes.scatter(*point, color=colours[row.title], label=row.title, **look)
         axes.set(title=name, xlabel="GMACs", ylabel=NAMES[metric], xscale="log")
         axes.margins(0.15)
         axes.grid(alpha=0.3)
