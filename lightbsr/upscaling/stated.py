@@ -1,7 +1,9 @@
 """What the metadata of weights state about their IDR (``tools/pack_weights.py``): a clean image's, how to read one."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import safetensors
@@ -39,6 +41,16 @@ def _metadata(weights: str | os.PathLike[str]) -> dict[str, str]:
         return file.metadata() or {}
 
 
+@contextlib.contextmanager
+def _readable(weights: str | os.PathLike[str], name: str) -> Iterator[None]:
+    """Turn what a damaged entry of the metadata raises into one sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{os.fspath(weights)!r}: {name} in its metadata cannot be read: {reason}") from None
+
+
 def clean_idr(weights: str | os.PathLike[str]) -> Tensor:
     """The IDR of images without degradation, (1, D).
 
@@ -48,17 +60,22 @@ def clean_idr(weights: str | os.PathLike[str]) -> Tensor:
     metadata = _metadata(weights)
     if "clean_idr" not in metadata:
         raise InputError(f"strength needs the IDR of clean images, which {os.fspath(weights)!r} does not state")
-    return torch.tensor([json.loads(metadata["clean_idr"])])
+    with _readable(weights, "clean_idr"):
+        return torch.tensor(json.loads(metadata["clean_idr"]), dtype=torch.float).reshape(1, -1)
 
 
 def in_words(weights: str | os.PathLike[str], idr: Tensor) -> str:
-    """What an IDR (1, D) says about its image, with the probes' typical errors; '' where the weights have no probes."""
-    probes = json.loads(_metadata(weights).get("idr_probes", "{}"))
+    """What an IDR (1, D) says about its image, with the probes' typical errors; '' where the weights have no probes.
+
+    Raises:
+        InputError: probes that cannot be read, or are of an IDR of another length.
+    """
     phrases = []
-    for name, values in probes.items():
-        probe = Probe(**values)
-        value = float(idr[0].double().cpu() @ torch.tensor(probe.weights, dtype=torch.double)) + probe.bias
-        digits = 1 if name == "sigma" else 0
-        shown = f"{min(max(value, probe.low), probe.high):.{digits}f} ± {probe.error:.{digits}f}"
-        phrases.append(_WORDS[name].format(shown))
+    with _readable(weights, "idr_probes"):
+        for name, values in json.loads(_metadata(weights).get("idr_probes", "{}")).items():
+            probe = Probe(**values)
+            value = float(idr[0].double().cpu() @ torch.tensor(probe.weights, dtype=torch.double)) + probe.bias
+            digits = 1 if name == "sigma" else 0
+            shown = f"{min(max(value, probe.low), probe.high):.{digits}f} ± {probe.error:.{digits}f}"
+            phrases.append(_WORDS[name].format(shown))
     return ", ".join(phrases)

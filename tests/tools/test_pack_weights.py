@@ -8,8 +8,10 @@ import pytest
 import torch
 from pack_weights import facts, pack, table, training_hours
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from lightbsr.packaged import packaged_weights
+from lightbsr.upscaling.stated import in_words
 from lightbsr.upscaling.upscaler import Upscaler, load_network
 from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
@@ -89,6 +91,16 @@ def test_strength_moves_the_idr_from_that_of_clean_images(strength):
     found = Upscaler("lightbsr_x4_photo", device="cpu", strength=strength)(image)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert np.abs(found - upscaler(image)).max() > 0.01
+
+
+@pytest.mark.parametrize("stated", ["[", '{"sigma": {}}', '{"x": 1}', '{"jpeg": [1]}', '["a"]'])
+def test_damaged_metadata_is_one_sentence(tmp_path, stated):
+    path = tmp_path / "w.safetensors"
+    save_file(LightBSR(**SIZES).state_dict(), path, {"clean_idr": stated, "idr_probes": stated})
+    with pytest.raises(InputError, match="idr_probes in its metadata cannot be read"):
+        in_words(path, torch.zeros(1, 6))
+    with pytest.raises(InputError, match="clean_idr in its metadata cannot be read"):
+        Upscaler(path, strength=0.5)
 
 
 def test_strength_needs_weights_that_state_the_idr_of_clean_images(experiment):
