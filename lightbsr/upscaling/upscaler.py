@@ -24,6 +24,7 @@ from .stated import clean_idr
 from .tiling import LEAST_TILE, OVERLAP, NotFiniteError, Progress, SRFunction, super_resolve
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Feature maps on a CPU, and LR pixels on a GPU, that are tried at once where tile is auto.
 _BYTES_ON_CPU, _AT_ONCE_ON_GPU = 1.7e9, 1024**2
 _LEAST_AT_ONCE = (LEAST_TILE + 2 * OVERLAP) ** 2
 _ESTIMATOR_SIDE = 512  # LR pixels of the regions that the estimator sees at once

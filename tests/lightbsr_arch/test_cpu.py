@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from lightbsr_arch import LightBSR, LightBSRTeacher, use_cpu_kernels
+from lightbsr_arch import LightBSR, LightBSRTeacher, cpu, use_cpu_kernels
 from lightbsr_arch.layers import ConvNeXtBranch
 
 SIZES = dict(num_feat=8, num_group=2, num_block=1, num_idr=16, num_channel_idr=6, layer_scale_init=1.0)
@@ -26,6 +26,15 @@ def test_inference(layout, size, without, dtype, tolerance):
     with torch.inference_mode():
         actual, expected = fast(lq.contiguous(memory_format=layout)), plain(lq)
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance / 10)
+
+
+def test_a_cpu_without_avx_takes_pytorchs_linear_layers(monkeypatch):
+    plain, lq = LightBSR(**SIZES).eval(), torch.rand(1, 3, 9, 7)
+    monkeypatch.setattr(cpu, "_fused", cpu._fused.__wrapped__)  # without its cache
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    assert not cpu._fused(torch.float32)
+    with torch.inference_mode():
+        torch.testing.assert_close(use_cpu_kernels(copy.deepcopy(plain))(lq), plain(lq), rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16():

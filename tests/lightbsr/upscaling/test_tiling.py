@@ -12,6 +12,7 @@ from lightbsr.upscaling.memory import is_out_of_memory
 from lightbsr.upscaling.regions import cut, whole
 from lightbsr.upscaling.shared import Guidance, LRImage
 from lightbsr.upscaling.upscaler import Upscaler
+from lightbsr_arch import LightBSR
 from lightbsr_compat import InputError
 
 NAMES = ["lightbsr", "kdsr", "plain"]
@@ -260,3 +261,9 @@ def test_threads_get_what_they_would_get_alone(make, photo):
         thread.join()
     for i, result in enumerate(results):
         assert np.array_equal(result, expected[i % 4])
+
+
+def test_tiles_on_the_cpu_are_what_fits_into_two_gigabytes():
+    small = LightBSR(num_feat=32, num_group=1, num_block=1, upsampler="pixelshuffledirect")
+    assert 1000**2 < upscaler._at_once_on_cpu(small) < 1100**2
+    assert 320**2 < upscaler._at_once_on_cpu(LightBSR(num_group=1, num_block=1)) < 330**2
