@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .idr import IDR
 from .layers import ConvNeXtBranch
@@ -59,6 +60,36 @@ def _fused(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+class _Depthwise7x7(torch.autograd.Function):
+    """A depthwise 7x7 convolution with padding 3: (B, n, h, w), kernels (n, 1, 7, 7), bias (n,) -> (B, n, h, w).
+
+    oneDNN's fast gradient of depthwise kernels is for at most three columns, so theirs is computed in three parts.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, kernels)
+        return F.conv2d(x, kernels, bias, padding=3, groups=len(kernels))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, kernels = ctx.saved_tensors
+
+        def gradients(x: Tensor, kernels: Tensor, columns_padded: int, wanted: list[bool]) -> tuple[Tensor, ...]:
+            constants = ([1, 1], [3, columns_padded], [1, 1], False, [0, 0], len(kernels))
+            return torch.ops.aten.convolution_backward(grad, x, kernels, None, *constants, wanted)
+
+        padded, only_kernels = F.pad(x, (3, 3)), [False, True, False]
+        parts = [
+            gradients(padded[..., :-5], kernels[..., :2], 0, only_kernels)[1],
+            gradients(x, kernels[..., 2:5], 1, only_kernels)[1],
+            gradients(padded[..., 5:], kernels[..., 5:], 0, only_kernels)[1],
+        ]
+        x_grad = gradients(x, kernels, 3, [True, False, False])[0]
+        return x_grad, torch.cat(parts, dim=3), grad.sum((0, 2, 3))
+
+
 class CPUConvNeXtBranch(ConvNeXtBranch):
     """The layer scale multiplies the weights of the last linear layer."""
 
@@ -67,11 +98,8 @@ class CPUConvNeXtBranch(ConvNeXtBranch):
             return super().forward(x)
         weight, bias = self.layer_scale[:, None] * self.reduce.weight, self.layer_scale * self.reduce.bias
         if torch.is_grad_enabled():
-            # The bias is added by itself: its gradient within oneDNN's depthwise convolution is slow.
-            kernels, shift = self.depthwise.weight, self.depthwise.bias
-            assert shift is not None
-            x = F.conv2d(x, kernels, padding=3, groups=len(kernels)) + shift[:, None, None]
-            x = self.act(self.expand(self.norm(x.permute(0, 2, 3, 1))))
+            x = _Depthwise7x7.apply(x, self.depthwise.weight, self.depthwise.bias).permute(0, 2, 3, 1)
+            x = self.act(self.expand(self.norm(x)))
             return F.linear(x, weight, bias).permute(0, 3, 1, 2)
         x = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         x = _linear(x, self.expand.weight, self.expand.bias, "gelu")

@@ -47,10 +47,11 @@ def test_bfloat16():
     assert 0 < actual.square().mean() < 2 * as_plain.square().mean()
 
 
-def test_gradients():
+@pytest.mark.parametrize("size", [(9, 8), (2, 1)])
+def test_gradients(size):
     plain = LightBSRTeacher(**SIZES, queue_size=4).double()
     fast = use_cpu_kernels(copy.deepcopy(plain))
-    views, prior = torch.rand(2, 2, 3, 9, 8).double(), torch.randn(2, 15).double()
+    views, prior = torch.rand(2, 2, 3, *size).double(), torch.randn(2, 15).double()
     for network in (plain, fast):
         output = network.contrast(views, prior, super_resolve=True)
         (output.queries[..., 0].sum() + output.sr.square().mean()).backward()
