@@ -19,8 +19,8 @@ from typing import NoReturn
 EXIT_INPUT_ERROR = 2
 EXIT_UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-# Huge pages, and freed memory is kept: large tensors would request it again page by page.
-MALLOC_SETTINGS = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=0x10000000000"
+# Freed memory is kept: large tensors would request it again page by page.
+MALLOC_SETTINGS = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=0x10000000000"
 
 # name: (module, what it does)
 COMMANDS = {
