@@ -5,7 +5,6 @@ Source: KDSR (ICLR 2023), Sec. 3 and Fig. 2; sizes as in the released code (M: 6
 the LR image, or the LR and the HR image.
 """
 
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ def depthwise_shifted(x: Tensor, kernels: Tensor) -> Tensor:
     taps = kernels.flatten(2)[..., None, None]  # (B, n, 9, 1, 1)
     # Slices that count from the end: an exported graph then computes no sizes.
     shifts = (slice(0, -2), slice(1, -1), slice(2, None))
-    shifted = [padded[..., rows, columns] for rows, columns in product(shifts, repeat=2)]
+    shifted = [padded[..., rows, columns] for rows in shifts for columns in shifts]
     out = shifted[0] * taps[:, :, 0]
     for i in range(1, 9):
         out = torch.addcmul(out, shifted[i], taps[:, :, i])

@@ -50,6 +50,8 @@ def folder(tmp_path, monkeypatch, image_folder):
     ],
 )
 def test_weights_with_a_nan_are_refused_by_every_command(folder, image_folder, capsys, words):
+    if words.startswith("export"):
+        pytest.importorskip("onnxscript")
     before = sorted(folder.rglob("*"))
     assert cli.main(words.format(images=image_folder).split()) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightbsr: error: ")]
