@@ -5,7 +5,6 @@ Source: KDSR (ICLR 2023), Sec. 3 and Fig. 2; sizes as in the released code (M: 6
 the LR image, or the LR and the HR image.
 """
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
