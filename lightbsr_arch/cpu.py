@@ -1,7 +1,7 @@
 """Faster forms of LightBSR's blocks for the CPU: the same parameters, and the same results up to rounding.
 
 ``use_cpu_kernels`` puts them into a network. On a GPU, in a traced or compiled graph, and under autocast unless it is
-inference in bfloat16 they fall back to the plain forms.
+inference in bfloat16 they fall back to the plain forms. Gradients of gradients need the plain forms too.
 """
 
 import functools
