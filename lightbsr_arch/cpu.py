@@ -1,11 +1,13 @@
-"""Faster forms of LightBSR's blocks for the CPU: the same parameters, and the same results up to rounding.
+"""Faster forms of LightBSR's blocks and of EDSR's tail for the CPU: the same parameters, and the same results up to
+rounding.
 
-``use_cpu_kernels`` puts them into a network. On a GPU, in a traced or compiled graph, and under autocast unless it is
-inference in bfloat16 they fall back to the plain forms. Gradients of gradients need the plain forms too.
+``use_cpu_kernels`` puts them into a network. On a GPU and in a traced or compiled graph they fall back to the plain
+forms, blocks also under autocast unless it is inference in bfloat16. Gradients of gradients need the plain forms too.
 """
 
 import functools
-from typing import Any, TypeVar
+import math
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .idr import IDR
-from .layers import ConvNeXtBranch
-from .lightbsr_arch import IDRModulation
+from .layers import ConvNeXtBranch, PixelShuffleTail
+from .lightbsr_arch import IDRAdaptationBlock, IDRModulation
 from .pooling import Pool, global_average
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -26,14 +28,23 @@ def use_cpu_kernels(network: Network) -> Network:
     Returns:
         The network itself.
     """
-    forms = {ConvNeXtBranch: CPUConvNeXtBranch, IDRModulation: CPUIDRModulation}
+    forms: dict[type[nn.Module], type[nn.Module]] = {
+        ConvNeXtBranch: CPUConvNeXtBranch,
+        IDRModulation: CPUIDRModulation,
+        IDRAdaptationBlock: CPUIDRAdaptationBlock,
+        PixelShuffleTail: CPUPixelShuffleTail,
+    }
     for module in network.modules():
         module.__class__ = forms.get(type(module), type(module))
     return network
 
 
+def _in_graph_or_on_gpu(x: Tensor) -> bool:
+    return torch.jit.is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu"
+
+
 def _falls_back(x: Tensor) -> bool:
-    if torch.jit.is_tracing() or torch.compiler.is_compiling() or x.device.type != "cpu":
+    if _in_graph_or_on_gpu(x):
         return True
     if torch.is_autocast_enabled("cpu"):
         return torch.is_grad_enabled() or torch.get_autocast_dtype("cpu") != torch.bfloat16
@@ -127,3 +138,78 @@ class CPUIDRModulation(IDRModulation):
             gate = self.channel_gate(torch.cat([pool(rest), idr.channel], dim=1))  # (B, 48)
             torch.mul(rest, gate[:, :, None, None], out=rest_out)
         return out
+
+
+class CPUIDRAdaptationBlock(IDRAdaptationBlock):
+    """Inference applies the GELU in place."""
+
+    def forward(self, x: Tensor, idr: IDR, pool: Pool = global_average) -> Tensor:
+        if _falls_back(x) or torch.is_grad_enabled():
+            return super().forward(x, idr, pool)
+        return x + self.branch(torch.ops.aten.gelu_(self.modulation(x, idr, pool)))
+
+
+class CPUPixelShuffleTail(PixelShuffleTail):
+    """The tail, which has no activation, as one 5x5 convolution at the LR image's size and one PixelShuffle.
+
+    Only next to the borders, where every convolution pads its own input with zeros, it is computed layer by layer.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if _in_graph_or_on_gpu(x) or min(x.shape[2:]) < self._rows_needed()[0]:
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            kernel, bias = self._one_convolution()
+        out = F.pixel_shuffle(F.conv2d(x, kernel, bias, padding=2), math.isqrt(len(kernel) // 3))
+        for dim in (2, 3):
+            first, last = self._border(x, dim, at_end=False), self._border(x, dim, at_end=True)
+            n = first.shape[dim]
+            out = torch.cat([first, out.narrow(dim, n, out.shape[dim] - 2 * n), last], dim)
+        return out
+
+    def _steps(self) -> list[tuple[Any, int]]:
+        """The convolutions before the last, and the factors of the PixelShuffles that follow them."""
+        layers: Any = self.upsample
+        return [(conv, shuffle.upscale_factor) for conv, shuffle in zip(layers[::2], layers[1::2], strict=True)]
+
+    def _one_convolution(self) -> tuple[Tensor, Tensor]:
+        """Kernels (3 * upscale^2, n, 5, 5) and bias (3 * upscale^2,) of the convolution that the layers make up."""
+        # From the last layer to the first: the layers from here on are one convolution and PixelShuffle(scale).
+        kernel, bias, scale = self.conv.weight, cast(Tensor, self.conv.bias), 1
+        for conv, step in reversed(self._steps()):
+            side = kernel.shape[-1]
+            reach = math.ceil(side // 2 / step)  # of the kernel, in pixels before this PixelShuffle
+            free = (2 * reach + 1) * step - side
+            starts = range(reach * step - side // 2, reach * step - side // 2 + step)  # where each phase's kernel lies
+            phases = [F.pad(kernel, (left, free - left, top, free - top)) for top in starts for left in starts]
+            kernel = torch.stack(phases).unflatten(0, (step, step)).unflatten(2, (3, scale, scale))
+            kernel = kernel.permute(2, 0, 3, 1, 4, 5, 6, 7).flatten(0, 4)  # as PixelShuffle(step * scale) takes them
+            kernel = F.pixel_unshuffle(kernel, step)
+            bias = bias.view(3, 1, scale, 1, scale).expand(3, step, scale, step, scale).flatten()
+            bias = bias + kernel.sum((2, 3)) @ conv.bias
+            kernel = F.conv_transpose2d(kernel, conv.weight)
+            scale *= step
+        return kernel, bias
+
+    def _rows_needed(self) -> list[int]:
+        """Rows of each convolution's input next to a border of which the border's rows of the result are made."""
+        wrong = 0  # rows of the result that ``_one_convolution`` does not know
+        for _, step in self._steps():
+            wrong = wrong * step + 1
+        rows = [wrong + 1]
+        for _, step in reversed(self._steps()):
+            rows.insert(0, math.ceil(rows[0] / step) + 1)
+        return rows
+
+    def _border(self, x: Tensor, dim: int, *, at_end: bool) -> Tensor:
+        """The rows (``dim`` 2) or columns (3) of the result next to a border, layer by layer."""
+        padding = [1, 1, 1, 1]  # left, right, top, bottom: none within the image
+        padding[2 * (3 - dim) + (not at_end)] = 0
+
+        def padded(x: Tensor, rows: int) -> Tensor:
+            return F.pad(x.narrow(dim, x.shape[dim] - rows if at_end else 0, rows), padding)
+
+        rows = self._rows_needed()
+        for (conv, step), n in zip(self._steps(), rows, strict=False):
+            x = F.pixel_shuffle(F.conv2d(padded(x, n), conv.weight, conv.bias), step)
+        return F.conv2d(padded(x, rows[-1]), self.conv.weight, self.conv.bias)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from lightbsr.packaged import DEFAULT_WEIGHTS, find_weights
 from lightbsr.released import convert_state_dict, recognise
 from lightbsr_arch import KDSRTeacher, LightBSRTeacher, build_from_state_dict, find_state_dict, use_cpu_kernels
-from lightbsr_arch.layers import PixelShuffleDirectTail
 from lightbsr_compat.errors import InputError, did_you_mean
 from lightbsr_compat.files import load_weights_file, require_finite
 
@@ -287,10 +286,8 @@ class Upscaler:
 
 def _at_once_on_cpu(network: Any) -> int:
     """LR pixels, overlap included, that are tried first where tile is auto."""
-    frame = network.sr_network
-    # Feature maps of the LR image's size that are held at once: EDSR's tail has some of the result's size.
-    maps = 12 if isinstance(frame.tail, PixelShuffleDirectTail) else 4 * network.upscale**2
-    return int(_BYTES_ON_CPU / (4 * maps * frame.head.out_channels))
+    maps = 12  # feature maps that are held at once
+    return int(_BYTES_ON_CPU / (4 * maps * network.sr_network.head.out_channels))
 
 
 def checked(image: np.ndarray) -> np.ndarray:

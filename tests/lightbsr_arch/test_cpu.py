@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lightbsr_arch import LightBSR, LightBSRTeacher, cpu, use_cpu_kernels
-from lightbsr_arch.layers import ConvNeXtBranch
+from lightbsr_arch.layers import ConvNeXtBranch, PixelShuffleTail
+from lightbsr_arch.lightbsr_arch import IDRAdaptationBlock, IDRModulation
 
 SIZES = dict(num_feat=8, num_group=2, num_block=1, num_idr=16, num_channel_idr=6, layer_scale_init=1.0)
 
@@ -19,8 +20,9 @@ def test_inference(layout, size, without, dtype, tolerance):
     plain = LightBSR(**SIZES, **({without: False} if without else {})).eval().to(dtype)
     fast = use_cpu_kernels(copy.deepcopy(plain)).to(memory_format=layout)
     block, plain_block = (network.sr_network.groups[0].blocks[0] for network in (fast, plain))
-    assert type(block.branch) is not type(plain_block.branch)
-    assert type(block.modulation) is not type(plain_block.modulation)
+    for part, plain_part in zip(block.modules(), plain_block.modules(), strict=True):
+        own = isinstance(plain_part, ConvNeXtBranch | IDRModulation | IDRAdaptationBlock)
+        assert (type(part) is not type(plain_part)) == own
     assert list(fast.state_dict()) == list(plain.state_dict())
     lq = torch.rand(2, 3, *size, dtype=dtype)
     with torch.inference_mode():
@@ -57,6 +59,34 @@ def test_gradients(size):
         (output.queries[..., 0].sum() + output.sr.square().mean()).backward()
     for (name, expected), actual in zip(plain.named_parameters(), fast.parameters(), strict=True):
         torch.testing.assert_close(actual.grad, expected.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("upscale", [2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 3), (4, 3), (9, 12)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_tail(upscale, size, layout):
+    """The output, also next to the borders, and all gradients."""
+    plain = torch.nn.Sequential(PixelShuffleTail(num_feat=5, upscale=upscale)).double()
+    fast = use_cpu_kernels(copy.deepcopy(plain)).to(memory_format=layout)
+    assert type(fast[0]) is not type(plain[0])
+    results = []
+    for tail in (plain, fast):
+        x = torch.linspace(-1, 1, 2 * 5 * size[0] * size[1]).double().view(2, 5, *size).sin().requires_grad_()
+        y = tail(x.contiguous(memory_format=layout))
+        (y * torch.linspace(-1, 1, y.numel()).double().view(y.shape)).sum().backward()
+        results.append([y, x.grad, *(parameter.grad for parameter in tail.parameters())])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_the_tails_kernel_is_computed_in_float32():
+    plain = PixelShuffleTail(num_feat=16, upscale=4)
+    fast, x = use_cpu_kernels(copy.deepcopy(plain)), torch.rand(1, 16, 20, 17)
+    with torch.inference_mode():
+        expected = plain(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual, as_plain = fast(x).float() - expected, plain(x).float() - expected
+    assert 0 < actual.square().mean() < as_plain.square().mean()
 
 
 def test_training_in_mixed_precision_and_graphs_take_the_plain_form():
