@@ -23,7 +23,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def use_cpu_kernels(network: Network) -> Network:
-    """Give the blocks of a network, in place, their CPU form; the state dict keeps its keys.
+    """Give the blocks and the tail of a network, in place, their CPU form; the state dict keeps its keys.
 
     Returns:
         The network itself.
@@ -209,7 +209,7 @@ class CPUPixelShuffleTail(PixelShuffleTail):
         def padded(x: Tensor, rows: int) -> Tensor:
             return F.pad(x.narrow(dim, x.shape[dim] - rows if at_end else 0, rows), padding)
 
-        rows = self._rows_needed()
-        for (conv, step), n in zip(self._steps(), rows, strict=False):
+        *rows, last = self._rows_needed()
+        for (conv, step), n in zip(self._steps(), rows, strict=True):
             x = F.pixel_shuffle(F.conv2d(padded(x, n), conv.weight, conv.bias), step)
-        return F.conv2d(padded(x, rows[-1]), self.conv.weight, self.conv.bias)
+        return F.conv2d(padded(x, last), self.conv.weight, self.conv.bias)
