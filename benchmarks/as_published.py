@@ -31,12 +31,12 @@ BETAS = (0.9, 0.99)
 class PlainConvNeXtBranch(ConvNeXtBranch):
     """ConvNeXt's residual branch, layer by layer; linear layers see channels that were moved to the end."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         kernels, bias = self.depthwise.weight, self.depthwise.bias
         x = F.conv2d(x, kernels, bias, padding=3, groups=len(kernels)).permute(0, 2, 3, 1)  # (B, h, w, n)
         x = F.linear(self.norm(x), self.expand.weight, self.expand.bias)
         x = self.layer_scale * F.linear(self.act(x), self.reduce.weight, self.reduce.bias)
-        return x.permute(0, 3, 1, 2)
+        return shortcut + x.permute(0, 3, 1, 2)
 
 
 def plain(network: nn.Module) -> nn.Module:

@@ -145,7 +145,7 @@ class BlindSRNetwork(Pretrained):
 
 
 class ConvNeXtBranch(nn.Module):
-    """The residual branch of a ConvNeXt block; the caller adds the shortcut.
+    """The residual branch of a ConvNeXt block, added to a shortcut.
 
     Depthwise 7x7 -> LayerNorm -> Linear(n -> 2n) -> GELU -> Linear(2n -> n) -> layer scale.
 
@@ -154,7 +154,7 @@ class ConvNeXtBranch(nn.Module):
         layer_scale_init: initial value of the layer scale, one factor a channel (1e-6 in the paper's code).
 
     Shape:
-        (B, n, h, w) -> (B, n, h, w)
+        x (B, n, h, w), shortcut (B, n, h, w) -> (B, n, h, w)
     """
 
     def __init__(self, *, num_feat: int, layer_scale_init: float) -> None:
@@ -166,10 +166,10 @@ class ConvNeXtBranch(nn.Module):
         self.reduce = nn.Linear(2 * num_feat, num_feat)
         self.layer_scale = nn.Parameter(torch.full((num_feat,), layer_scale_init))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         x = self.depthwise(x).permute(0, 2, 3, 1)  # (B, h, w, n)
         x = self.reduce(self.act(self.expand(self.norm(x))))
-        return (self.layer_scale * x).permute(0, 3, 1, 2)
+        return shortcut + (self.layer_scale * x).permute(0, 3, 1, 2)
 
 
 def encode_setting(name: str) -> Tensor:

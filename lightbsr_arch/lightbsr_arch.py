@@ -110,7 +110,7 @@ class IDRAdaptationBlock(nn.Module):
         self.branch = ConvNeXtBranch(num_feat=sizes.num_feat, layer_scale_init=sizes.layer_scale_init)
 
     def forward(self, x: Tensor, idr: IDR, pool: Pool = global_average) -> Tensor:
-        return x + self.branch(self.act(self.modulation(x, idr, pool)))
+        return self.branch(self.act(self.modulation(x, idr, pool)), x)
 
 
 class IDRAdaptationGroup(nn.Module):
@@ -135,7 +135,7 @@ class IDRAdaptationGroup(nn.Module):
         y = x
         for block in self.blocks:
             y = block(y, idr, pool)
-        y = y + self.branch(y)
+        y = self.branch(y, y)
         return x + self.conv(y), idr
 
 

@@ -49,6 +49,13 @@ def test_bfloat16():
     assert 0 < actual.square().mean() < 2 * as_plain.square().mean()
 
 
+def test_a_float32_shortcut_in_bfloat16():
+    plain, x = ConvNeXtBranch(num_feat=8, layer_scale_init=1.0), torch.rand(1, 8, 9, 7)
+    fast = use_cpu_kernels(copy.deepcopy(plain))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(fast(x, 100 + x), plain(x, 100 + x), rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize("size", [(9, 8), (2, 1)])
 def test_gradients(size):
     plain = LightBSRTeacher(**SIZES, queue_size=4).double()
@@ -93,9 +100,9 @@ def test_training_in_mixed_precision_and_graphs_take_the_plain_form():
     plain = ConvNeXtBranch(num_feat=8, layer_scale_init=1.0)
     fast, x = use_cpu_kernels(copy.deepcopy(plain)), torch.rand(1, 8, 20, 17)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(fast(x), plain(x))
+        assert torch.equal(fast(x, x), plain(x, x))
     sizes = {2: torch.export.Dim("height", min=2, max=512), 3: torch.export.Dim("width", min=2, max=512)}
     with torch.no_grad():
-        program = torch.export.export(fast, (x,), dynamic_shapes=(sizes,))
+        program = torch.export.export(fast, (x, x.clone()), dynamic_shapes=(sizes, sizes))
         for y in (x[..., :5, :7], x):
-            torch.testing.assert_close(program.module()(y), plain(y), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(program.module()(y, y), plain(y, y), rtol=1e-4, atol=1e-5)

@@ -43,6 +43,7 @@ def test_convnext_branch_against_its_formula(cpu, grad):
         for parameter in branch.parameters():
             parameter.normal_()
         branch.depthwise.bias.zero_()
+    shortcut = torch.randn(2, 6, 9, 8)
     x = 1e-4 * torch.randn(2, 6, 9, 8)  # so small that the LayerNorm's eps of 1e-6 counts
     y = F.conv2d(x, branch.depthwise.weight, branch.depthwise.bias, padding=3, groups=6)
     centred = y - y.mean(1, keepdim=True)
@@ -52,5 +53,5 @@ def test_convnext_branch_against_its_formula(cpu, grad):
     y = F.gelu(F.conv2d(y, branch.expand.weight[:, :, None, None], branch.expand.bias))
     y = F.conv2d(y, branch.reduce.weight[:, :, None, None], branch.reduce.bias)
     with torch.set_grad_enabled(grad):
-        actual = branch(x)
-    torch.testing.assert_close(actual, y * branch.layer_scale.view(1, -1, 1, 1), rtol=1e-4, atol=1e-4)
+        actual = branch(x, shortcut)
+    torch.testing.assert_close(actual, shortcut + y * branch.layer_scale.view(1, -1, 1, 1), rtol=1e-4, atol=1e-4)
