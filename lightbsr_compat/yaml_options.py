@@ -22,7 +22,8 @@ def packaged_options() -> dict[str, str]:
 
 def _set(section: str, options: dict[str, Any], name: str, value: Any) -> None:
     """Set an option. ~ takes it away where a section holds arguments of a call or things that the user names."""
-    if value is None and (section in ("datasets", "degradation", "metrics") or section.startswith("network_")):
+    arguments = section in ("degradation", "scheduler") or section.startswith(("network_", "optim_"))
+    if value is None and (arguments or section in ("datasets", "metrics")):
         options.pop(name, None)
     else:
         options[name] = value

@@ -66,15 +66,18 @@ def test_null_removes_arguments_and_named_entries(tmp_path):
     (tmp_path / "a.yml").write_text(
         "datasets: {train: {}, val: {degradation: {sigma: 1}}}\nnetwork_g: {type: A, x: 1}\n"
         "val: {suffix: a, metrics: {psnr: {type: p}, ssim: {type: s}}}\n"
+        "train: {scheduler: {type: S, warmup_iter: 9}, optim_g: {type: Adam, betas: [0.9, 0.99]}}\n"
     )
     (tmp_path / "b.yml").write_text(
         "base: a.yml\ndatasets: {val: {degradation: {sigma: ~, theta: 2}}}\nnetwork_g: {x: ~}\n"
         "val: {suffix: ~, metrics: {psnr: ~}}\n"
+        "train: {scheduler: {type: M, warmup_iter: ~, gamma: 1}, optim_g: {type: SGD, betas: ~}}\n"
     )
     options = load_options(tmp_path / "b.yml")
     assert options["datasets"]["val"] == {"degradation": {"theta": 2}}
     assert options["network_g"] == {"type": "A"}
     assert options["val"] == {"suffix": None, "metrics": {"ssim": {"type": "s"}}}
+    assert options["train"] == {"scheduler": {"type": "M", "gamma": 1}, "optim_g": {"type": "SGD"}}
     assert load_options(tmp_path / "b.yml", ["datasets:val=~"])["datasets"] == {"train": {}}
 
 
