@@ -95,6 +95,10 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
     def make_stage(self, number: int) -> Stage:
         return self.stages[number - 1](self)
 
+    def make_loss(self, name: str) -> nn.Module:
+        """The loss of an option of ``train``; parameters of its own are trained, and saved in the training state."""
+        return build_loss(self.opt["train"][name])
+
     def kernel_basis(self) -> Tensor | None:
         """The basis of the degradation prior, (441, 15), or None where no network takes the prior."""
         return None
@@ -127,7 +131,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
         self.usm_targets: list[str] = train_opt.get("usm_targets") or []
         self.sharpener = unsharp_mask().to(self.device) if self.usm_targets else None
         self.losses = nn.ModuleDict(
-            {name: build_loss(train_opt[name]).to(self.device) for name in self.loss_options if train_opt[name]}
+            {name: self.make_loss(name).to(self.device) for name in self.loss_options if train_opt.get(name)}
         )
         super().init_training_settings()
         self.pixel_loss = ImageLoss(self.cri_pix, sharpened="pixel_opt" in self.usm_targets)
@@ -138,7 +142,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
         optim_opt = dict(self.opt["train"]["optim_g"])
         if optim_opt.get("fused") is None:
             optim_opt["fused"] = self.device.type == "cpu"
-        parameters = [p for p in self.net_g.parameters() if p.requires_grad]
+        parameters = [p for p in self.net_g.parameters() if p.requires_grad] + list(self.losses.parameters())
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), parameters, **optim_opt)
         self.optimizers.append(self.optimizer_g)
 
@@ -176,7 +180,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
 
     def _enter_stage(self, number: int) -> None:
         self.stage_number, self.stage = number, self.make_stage(number)
-        trained = {id(p) for module in self.stage.trained() for p in module.parameters()}
+        trained = {id(p) for module in [*self.stage.trained(), self.losses] for p in module.parameters()}
         for parameter in self.optimizer_g.param_groups[0]["params"]:
             parameter.requires_grad = id(parameter) in trained
         # DistributedDataParallel looks at requires_grad when it is made.
