@@ -73,7 +73,8 @@ class LightBSRStudentModel(DistillationModel):
     """
 
     stages = (StudentStage1, StudentStage2)
-    loss_options = ("spatial_opt", "channel_kl_opt", "channel_l1_opt", "prior_opt")
+    loss_options = ("spatial_opt", "channel_kl_opt", "channel_l1_opt")
+    optional_losses = ("prior_opt",)
     teacher_class = LightBSRTeacher
     network_class = LightBSR
     net_g: LightBSR
@@ -94,8 +95,9 @@ class LightBSRStudentModel(DistillationModel):
         loss = super().make_loss(name)
         if name != "prior_opt":
             return loss
-        num_channel_idr: int = self.opt["network_g"].get("num_channel_idr", 48)
-        return PriorLoss(loss, num_channel_idr=num_channel_idr, num_prior=self.degrader.num_prior_channels)
+        to_channel: Any = self.net_g.converter.to_channel[0]
+        num_prior = self.degrader.num_prior_channels
+        return PriorLoss(loss, num_channel_idr=to_channel.out_features, num_prior=num_prior)
 
 
 @register(MODEL_REGISTRY)

@@ -52,6 +52,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
         network_class: class of the network that it trains.
         stages: stage 1 and stage 2.
         loss_options: names of the ``train`` options that hold a loss each, besides ``pixel_opt``; ``~`` is none.
+        optional_losses: names of those that may be missing, too.
 
     Options of ``train`` for speed and memory (docs/performance.md has their effect); all are off by default, but for
     ``channels_last`` and ``fused`` on the CPU:
@@ -67,6 +68,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
     network_class: type[nn.Module]
     stages: tuple[type[Stage], type[Stage]]
     loss_options: tuple[str, ...] = ()
+    optional_losses: tuple[str, ...] = ()
     net_g: Any
     batch: TrainingBatch
 
@@ -130,9 +132,9 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
             synchronise_batch_norm(self.net_g)
         self.usm_targets: list[str] = train_opt.get("usm_targets") or []
         self.sharpener = unsharp_mask().to(self.device) if self.usm_targets else None
-        self.losses = nn.ModuleDict(
-            {name: self.make_loss(name).to(self.device) for name in self.loss_options if train_opt.get(name)}
-        )
+        names = [name for name in self.loss_options if train_opt[name]]
+        names += [name for name in self.optional_losses if train_opt.get(name)]
+        self.losses = nn.ModuleDict({name: self.make_loss(name).to(self.device) for name in names})
         super().init_training_settings()
         self.pixel_loss = ImageLoss(self.cri_pix, sharpened="pixel_opt" in self.usm_targets)
         if self.ema_decay > 0:
