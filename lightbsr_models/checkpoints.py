@@ -301,6 +301,7 @@ class CheckpointedModel(SRModel):
     net_g_ema: Any
     scaler: torch.amp.GradScaler
     degrader: Degrader
+    losses: nn.ModuleDict
 
     load_network = load_network
     save_network = save_network
@@ -328,13 +329,16 @@ class CheckpointedModel(SRModel):
         super().save(epoch, current_iter)
 
     def shared_state(self) -> dict[str, Any]:
-        """State that all processes hold alike, besides BasicSR's training state: the gradient scaler's."""
-        return {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
+        """State that all processes hold alike, besides BasicSR's: the gradient scaler's, and that of losses."""
+        state: dict[str, Any] = {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
+        losses = self.losses.state_dict()
+        return {**state, "losses": losses} if losses else state
 
     def load_shared_state(self, state: dict[str, Any]) -> None:
         """Restore ``shared_state()``."""
         if "scaler" in state and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+        self.losses.load_state_dict(state.get("losses", {}))
 
     def rank_state(self) -> dict[str, Any]:
         """State of this process alone: the pair pool of the real-world setting."""

@@ -16,6 +16,7 @@ from lightbsr_data import TrainingBatch
 
 from .adversarial_model import AdversarialModel
 from .distillation_model import DistillationModel, DistillationStage
+from .losses import PriorLoss
 
 
 class StudentStage1(DistillationStage):
@@ -31,17 +32,19 @@ class StudentStage1(DistillationStage):
         with torch.no_grad():
             return self.autocast(self.teacher.estimate_idr, batch.lq[:, 0], batch.prior)
 
-    def distillation(self, idr: IDR, target: IDR) -> dict[str, Tensor]:
-        return {
+    def distillation(self, idr: IDR, batch: TrainingBatch) -> dict[str, Tensor]:
+        target = self.teachers_idr(batch)
+        losses = {
             "l_spatial": self.losses["spatial_opt"](idr.spatial, target.spatial),
             "l_channel_kl": self.losses["channel_kl_opt"](idr.channel, target.channel),
             "l_channel_l1": self.losses["channel_l1_opt"](idr.channel, target.channel),
         }
+        if "prior_opt" in self.losses:
+            losses["l_prior"] = self.losses["prior_opt"](idr.channel, batch.prior)
+        return losses
 
     def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        target = self.teachers_idr(batch)
-        idr = self.autocast(self.network.estimate_idr, batch.lq[:, 0])
-        return self.distillation(idr, target)
+        return self.distillation(self.autocast(self.network.estimate_idr, batch.lq[:, 0]), batch)
 
 
 class StudentStage2(StudentStage1):
@@ -52,9 +55,8 @@ class StudentStage2(StudentStage1):
 
     def super_resolve(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The SR images (B, 3, H, W) and the losses."""
-        target = self.teachers_idr(batch)
         sr, idr = self.autocast(self.network.forward_with_idr, batch.lq[:, 0])
-        return sr, {**self.distillation(idr, target), "l_pix": self.pixel_loss(sr, batch)}
+        return sr, {**self.distillation(idr, batch), "l_pix": self.pixel_loss(sr, batch)}
 
     def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
         return self.super_resolve(batch)[1]
@@ -66,11 +68,13 @@ class LightBSRStudentModel(DistillationModel):
 
     Setting, kernel basis and number of prior channels are the teacher's; a mismatch with the option file is refused.
 
-    Options of ``train``: ``idr_pretrain_iter``, ``spatial_opt``, ``channel_kl_opt``, ``channel_l1_opt``, ``pixel_opt``.
+    Options of ``train``: ``idr_pretrain_iter``, ``spatial_opt``, ``channel_kl_opt``, ``channel_l1_opt``, ``pixel_opt``,
+    and ``prior_opt``, which is ours: the loss of a ``PriorLoss``; none by default.
     """
 
     stages = (StudentStage1, StudentStage2)
     loss_options = ("spatial_opt", "channel_kl_opt", "channel_l1_opt")
+    optional_losses = ("prior_opt",)
     teacher_class = LightBSRTeacher
     network_class = LightBSR
     net_g: LightBSR
@@ -86,6 +90,14 @@ class LightBSRStudentModel(DistillationModel):
 
     def kernel_basis(self) -> Tensor:
         return self.teacher.kernel_basis
+
+    def make_loss(self, name: str) -> nn.Module:
+        loss = super().make_loss(name)
+        if name != "prior_opt":
+            return loss
+        to_channel: Any = self.net_g.converter.to_channel[0]
+        num_prior = self.degrader.num_prior_channels
+        return PriorLoss(loss, num_channel_idr=to_channel.out_features, num_prior=num_prior)
 
 
 @register(MODEL_REGISTRY)

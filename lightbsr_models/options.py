@@ -193,6 +193,8 @@ class StudentTrainOptions(TwoStageTrainOptions):
     """Loss between the spatial IDRs."""
     channel_kl_opt: Loss
     channel_l1_opt: Loss
+    prior_opt: OptionalLoss = None
+    """Loss between the degradation prior and a linear readout of the channel IDR; not in the paper."""
 
 
 class KDSRStudentTrainOptions(TwoStageTrainOptions):

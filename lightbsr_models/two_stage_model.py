@@ -52,6 +52,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
         network_class: class of the network that it trains.
         stages: stage 1 and stage 2.
         loss_options: names of the ``train`` options that hold a loss each, besides ``pixel_opt``; ``~`` is none.
+        optional_losses: names of those that may be missing, too.
 
     Options of ``train`` for speed and memory (docs/performance.md has their effect); all are off by default, but for
     ``channels_last`` and ``fused`` on the CPU:
@@ -67,6 +68,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
     network_class: type[nn.Module]
     stages: tuple[type[Stage], type[Stage]]
     loss_options: tuple[str, ...] = ()
+    optional_losses: tuple[str, ...] = ()
     net_g: Any
     batch: TrainingBatch
 
@@ -94,6 +96,10 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
 
     def make_stage(self, number: int) -> Stage:
         return self.stages[number - 1](self)
+
+    def make_loss(self, name: str) -> nn.Module:
+        """The loss of an option of ``train``; parameters of its own are trained, and saved in the training state."""
+        return build_loss(self.opt["train"][name])
 
     def kernel_basis(self) -> Tensor | None:
         """The basis of the degradation prior, (441, 15), or None where no network takes the prior."""
@@ -126,9 +132,9 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
             synchronise_batch_norm(self.net_g)
         self.usm_targets: list[str] = train_opt.get("usm_targets") or []
         self.sharpener = unsharp_mask().to(self.device) if self.usm_targets else None
-        self.losses = nn.ModuleDict(
-            {name: build_loss(train_opt[name]).to(self.device) for name in self.loss_options if train_opt[name]}
-        )
+        names = [name for name in self.loss_options if train_opt[name]]
+        names += [name for name in self.optional_losses if train_opt.get(name)]
+        self.losses = nn.ModuleDict({name: self.make_loss(name).to(self.device) for name in names})
         super().init_training_settings()
         self.pixel_loss = ImageLoss(self.cri_pix, sharpened="pixel_opt" in self.usm_targets)
         if self.ema_decay > 0:
@@ -138,7 +144,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
         optim_opt = dict(self.opt["train"]["optim_g"])
         if optim_opt.get("fused") is None:
             optim_opt["fused"] = self.device.type == "cpu"
-        parameters = [p for p in self.net_g.parameters() if p.requires_grad]
+        parameters = [p for p in self.net_g.parameters() if p.requires_grad] + list(self.losses.parameters())
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), parameters, **optim_opt)
         self.optimizers.append(self.optimizer_g)
 
@@ -176,7 +182,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
 
     def _enter_stage(self, number: int) -> None:
         self.stage_number, self.stage = number, self.make_stage(number)
-        trained = {id(p) for module in self.stage.trained() for p in module.parameters()}
+        trained = {id(p) for module in [*self.stage.trained(), self.losses] for p in module.parameters()}
         for parameter in self.optimizer_g.param_groups[0]["params"]:
             parameter.requires_grad = id(parameter) in trained
         # DistributedDataParallel looks at requires_grad when it is made.

@@ -23,6 +23,7 @@ from lightbsr_data import bicubic_downsample, blur, build_degrader, degradation_
 from lightbsr_data.priors import classic_as_second_order, second_order_prior
 from lightbsr_data.second_order import gaussian_noise, poisson_noise
 from lightbsr_models import ContrastiveLoss, KLDistillationLoss
+from lightbsr_models.losses import PriorLoss
 
 BATCH, VIEWS, SIDE, SCALE = 2, 3, 16, 4
 SIZES = dict(num_feat=16, num_group=2, num_block=1, num_idr=32, num_channel_idr=6)
@@ -111,8 +112,9 @@ def test_lightbsr_teacher(device, dtype):
 def test_lightbsr_student(device, dtype):
     """Distillation and super-resolution, with the teacher's IDR as the target."""
     teacher, student = LightBSRTeacher(**SIZES).eval(), LightBSR(**SIZES)
+    prior_loss = PriorLoss(L1Loss(), num_channel_idr=6, num_prior=15)
     with without_values():
-        teacher.to(device), student.to(device)
+        teacher.to(device), student.to(device), prior_loss.to(device)
         lq, prior = images(device), torch.rand(BATCH, 15, device=device)
         with autocast(device, dtype):
             with torch.no_grad():
@@ -124,6 +126,7 @@ def test_lightbsr_student(device, dtype):
             MSELoss()(idr.spatial.float(), target.spatial.float()),
             KLDistillationLoss()(idr.channel.float(), target.channel.float()),
             L1Loss(loss_weight=0.1)(idr.channel.float(), target.channel.float()),
+            prior_loss(idr.channel.float(), prior),
             L1Loss(loss_weight=255.0)(sr.float(), images(device, SCALE)),
         )
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from basicsr.losses import build_loss
 
-import lightbsr_models  # noqa: F401  (registers the losses)
+from lightbsr_models.losses import PriorLoss  # the import registers the losses
 
 
 def contrastive(**options):
@@ -116,3 +116,14 @@ def test_loss_weight_is_a_factor(name):
 def test_unknown_options_are_refused(name):
     with pytest.raises(TypeError, match="temprature"):
         build_loss({"type": name, "temprature": 0.1})
+
+
+def test_prior_loss_reads_the_standardised_prior():
+    loss = PriorLoss(torch.nn.L1Loss(), num_channel_idr=4, num_prior=3)
+    scale, offset = torch.tensor([[0.1, 5.0, 0.0], [1.0, 2.0, 0.5]])
+    channel, prior = torch.randn(5, 4), torch.randn(5, 3) * scale + offset
+    for _ in range(2000):
+        actual = loss(channel, prior)
+    deviation = prior.std(0, correction=0).clamp(min=1e-3)  # the last channel is constant
+    read = channel @ loss.readout.weight.T + loss.readout.bias
+    torch.testing.assert_close(actual, (read - (prior - prior.mean(0)) / deviation).abs().mean(), rtol=1e-3, atol=1e-3)
