@@ -21,6 +21,11 @@ NO_BLUR = 0.01  # the kernel width where nothing is blurred: the kernel is a sin
 _GRID = 8  # side of JPEG's blocks
 
 
+def _gaussian_kernel(*values: float) -> Tensor:
+    """The kernel of widths sigma_x and sigma_y and an angle: (1, 21, 21)."""
+    return gaussian_kernels(*(torch.tensor([value], dtype=torch.float64) for value in values)).float()
+
+
 class PhotoParameters(NamedTuple):
     """The degradation of one photograph.
 
@@ -31,6 +36,7 @@ class PhotoParameters(NamedTuple):
         noise_sigma: standard deviation on the 0-255 scale; of Poisson noise, that of mid-grey.
         poisson, gray: whether the noise is Poisson noise, and the same in all channels.
         quality: of JPEG, 1 to 100; None where the image is not compressed.
+        grain_width: standard deviation of the Gaussian that smooths the noise, in LR pixels; 0 for white noise.
     """
 
     sigma_x: float
@@ -41,11 +47,11 @@ class PhotoParameters(NamedTuple):
     poisson: bool
     gray: bool
     quality: int | None
+    grain_width: float = 0.0
 
     def kernel(self) -> Tensor:
         """The blur kernel: (1, 21, 21)."""
-        values = (self.sigma_x, self.sigma_y, self.theta)
-        return gaussian_kernels(*(torch.tensor([value], dtype=torch.float64) for value in values)).float()
+        return _gaussian_kernel(self.sigma_x, self.sigma_y, self.theta)
 
     def scalars(self) -> Tensor:
         """Input of ``degradation_prior`` besides kernel and noise level: (4,) poisson, gray, how, quality."""
@@ -77,28 +83,35 @@ def sample_photo(setting: DegradationSetting, generator: torch.Generator) -> Pho
     low, high = setting.noise_sigma
     noise_sigma = uniform(low, low + share * (high - low))
     poisson, gray = uniform(0, 1) < setting.poisson_noise_prob, uniform(0, 1) < setting.gray_noise_prob
+    grain_width = uniform(*setting.grain_width) if uniform(0, 1) < setting.grain_prob else 0.0
     if left_out():
-        noise_sigma, poisson, gray = 0.0, False, False
+        noise_sigma, poisson, gray, grain_width = 0.0, False, False, 0.0
     quality = None
     if setting.jpeg is not None:
         low, high = setting.jpeg
         quality = round(uniform(high - share * (high - low), high))
         if left_out():
             quality = None
-    return PhotoParameters(sigma_x, sigma_y, theta, how, noise_sigma, poisson, gray, quality)
+    return PhotoParameters(sigma_x, sigma_y, theta, how, noise_sigma, poisson, gray, quality, grain_width)
 
 
 def photo_noise(images: Tensor, parameters: PhotoParameters, generator: torch.Generator) -> Tensor:
     """Noise for images (B, 3, h, w) on the 0-255 scale, as large as they are.
 
     At brightness x Poisson noise has the variance ``noise_sigma ** 2 * x / 127.5``, ``noise_sigma ** 2`` at mid-grey.
+    Grain is that noise after a Gaussian filter whose squared coefficients sum to 1, so that its variance stays.
     """
     size = (images.shape[0], 1 if parameters.gray else images.shape[1], *images.shape[2:])
-    if not parameters.poisson:
-        return parameters.noise_sigma * torch.randn(size, generator=generator)
-    mean = (images.mean(1, keepdim=True) if parameters.gray else images).clamp(0, 255)
-    gain = parameters.noise_sigma**2 / 127.5  # grey levels of one photon
-    return gain * torch.poisson(mean / gain, generator=generator) - mean
+    if parameters.poisson:
+        mean = (images.mean(1, keepdim=True) if parameters.gray else images).clamp(0, 255)
+        gain = parameters.noise_sigma**2 / 127.5  # grey levels of one photon
+        noise = gain * torch.poisson(mean / gain, generator=generator) - mean
+    else:
+        noise = parameters.noise_sigma * torch.randn(size, generator=generator)
+    if parameters.grain_width:
+        kernel = _gaussian_kernel(parameters.grain_width, parameters.grain_width, 0.0)[0]
+        noise = _blur(noise, kernel / kernel.square().sum().sqrt())
+    return noise
 
 
 def jpeg(images: Tensor, quality: int, *, offset: tuple[int, int] = (0, 0)) -> Tensor:
@@ -124,10 +137,11 @@ def jpeg(images: Tensor, quality: int, *, offset: tuple[int, int] = (0, 0)) -> T
 
 
 def _blur(images: Tensor, kernel: Tensor) -> Tensor:
-    """``degradations.blur`` of (B, 3, H, W) with one kernel (21, 21), several times as fast on the CPU."""
+    """``degradations.blur`` of (B, C, H, W) with one kernel (21, 21), several times as fast on the CPU."""
     pixels = [image.permute(1, 2, 0).numpy() for image in images]
     blurred = [cv2.filter2D(image, -1, kernel.numpy(), borderType=cv2.BORDER_REFLECT_101) for image in pixels]
-    return torch.from_numpy(np.stack(blurred)).permute(0, 3, 1, 2)
+    # OpenCV drops a single channel's axis.
+    return torch.from_numpy(np.stack(blurred)).reshape(images.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
 
 
 def degrade_photo(images: Tensor, parameters: PhotoParameters, *, scale: int, generator: torch.Generator) -> Tensor:

@@ -35,6 +35,9 @@ class DegradationSetting:
         noise_sigma: (low, high) of the noise's standard deviation on the 0-255 scale.
         gray_noise_prob: probability that all channels have the same noise.
         poisson_noise_prob: probability of Poisson instead of Gaussian noise; ``noise_sigma`` is then that of mid-grey.
+        grain_prob: probability that the noise is smoothed by a Gaussian, its standard deviation kept, as demosaicking,
+            denoising and scaling leave grain: its pixels are correlated.
+        grain_width: (low, high) of that Gaussian's standard deviation, in LR pixels.
         jpeg: (low, high) of the JPEG quality, 1 to 100, with 4:2:0 chroma subsampling; None: no JPEG.
         clean_prob: probability of down-sampling alone, by ``bicubic`` or ``area``.
         mild_prob: probability that all ranges are cut to the third that is next to clean.
@@ -52,13 +55,21 @@ class DegradationSetting:
     noise_sigma: tuple[float, float] = (0.0, 0.0)
     gray_noise_prob: float = 0.0
     poisson_noise_prob: float = 0.0
+    grain_prob: float = 0.0
+    grain_width: tuple[float, float] = (0.4, 1.2)
     jpeg: tuple[float, float] | None = None
     clean_prob: float = 0.0
     mild_prob: float = 0.0
     skip_prob: float = 0.0
 
     def __post_init__(self) -> None:
-        bounds = dict(sigma=(0.01, 10.0), theta=(-math.pi, math.pi), noise_sigma=(0.0, 255.0), jpeg=(1.0, 100.0))
+        bounds = dict(
+            sigma=(0.01, 10.0),
+            theta=(-math.pi, math.pi),
+            noise_sigma=(0.0, 255.0),
+            grain_width=(0.01, 10.0),
+            jpeg=(1.0, 100.0),
+        )
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if name == "jpeg" and value is None:
@@ -87,7 +98,8 @@ class DegradationSetting:
     @property
     def is_classic(self) -> bool:
         """Whether this is blur, bicubic down-sampling and Gaussian noise alone (Eq. 9)."""
-        others = (self.gray_noise_prob, self.poisson_noise_prob, self.clean_prob, self.mild_prob, self.skip_prob)
+        noise_probs = (self.gray_noise_prob, self.poisson_noise_prob, self.grain_prob)
+        others = (*noise_probs, self.clean_prob, self.mild_prob, self.skip_prob)
         return (
             isinstance(self.isotropic, bool) and self.downsample == ("bicubic",) and not self.jpeg and not any(others)
         )
@@ -119,6 +131,7 @@ SETTINGS = {
             noise_sigma=(0.0, 15.0),
             gray_noise_prob=0.4,
             poisson_noise_prob=0.3,
+            grain_prob=0.5,
             jpeg=(30.0, 97.0),
             clean_prob=0.25,
             mild_prob=0.5,

@@ -283,9 +283,9 @@ def test_degradations_of_option_files(degradation, expected):
 
 
 def test_degradations_of_photographs_in_option_files():
-    assert parse_fixed_degradation({"downsample": "area"}) == (0.01, 0.01, 0.0, "area", 0.0, False, False, None)
+    assert parse_fixed_degradation({"downsample": "area"}) == (0.01, 0.01, 0.0, "area", 0.0, False, False, None, 0.0)
     parsed = parse_fixed_degradation({"sigma": 1, "noise_sigma": 5, "downsample": "area", "jpeg": 85})
-    assert parsed == (1.0, 1.0, 0.0, "area", 5.0, False, False, 85)
+    assert parsed == (1.0, 1.0, 0.0, "area", 5.0, False, False, 85, 0.0)
 
 
 @pytest.mark.parametrize(

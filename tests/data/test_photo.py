@@ -100,6 +100,24 @@ def test_noise_has_its_level_at_mid_grey_and_its_colour(poisson, gray):
     assert bright[0, 0].std().item() == pytest.approx(10 * math.sqrt(2) if poisson else 10, rel=0.018)
 
 
+@pytest.mark.parametrize("poisson", [False, True])
+@pytest.mark.parametrize("gray", [False, True])
+def test_grain_is_smoothed_noise_of_the_same_level(poisson, gray):
+    """Against a slow loop over the Gaussian's coefficients, at a pixel far from the border."""
+    width, radius = 0.7, 10
+    parameters = CLEAN._replace(noise_sigma=10.0, poisson=poisson, gray=gray)
+    images = torch.full((2, 3, 200, 200), 127.5)
+    white = photo_noise(images, parameters, generator())
+    grain = photo_noise(images, parameters._replace(grain_width=width), generator())
+    assert grain.shape == white.shape
+    assert grain.std().item() == pytest.approx(10, rel=0.03)
+    reach = range(-radius, radius + 1)
+    weights = {(i, j): math.exp(-(i * i + j * j) / (2 * width**2)) for i in reach for j in reach}
+    norm = math.sqrt(sum(weight**2 for weight in weights.values()))
+    expected = sum(weight / norm * white[1, 0, 50 + i, 60 + j].item() for (i, j), weight in weights.items())
+    assert grain[1, 0, 50, 60].item() == pytest.approx(expected, abs=1e-3)
+
+
 def test_distributions_of_the_drawn_parameters():
     random = generator()
     drawn = [sample_photo(PHOTO, random) for _ in range(4000)]
@@ -115,7 +133,12 @@ def test_distributions_of_the_drawn_parameters():
     assert min(qualities) < 35 and max(qualities) == 97
     assert sum(quality >= 97 - 67 / 3 for quality in qualities) / len(qualities) == pytest.approx(7 / 9, abs=0.05)
     assert {d.how for d in drawn} == {"bicubic", "area", "bilinear"}
-    assert max(d.noise_sigma for d in drawn) > 14
+    noisy = [d for d in drawn if d.noise_sigma]
+    assert max(d.noise_sigma for d in noisy) > 14
+    widths = [d.grain_width for d in noisy if d.grain_width]
+    assert len(widths) / len(noisy) == pytest.approx(0.5, abs=0.05)
+    assert 0.4 <= min(widths) < 0.45 and 1.15 < max(widths) <= 1.2
+    assert not any(d.grain_width for d in drawn if not d.noise_sigma)
 
 
 def test_the_prior_has_blur_noise_and_quality():
@@ -144,6 +167,8 @@ def test_a_setting_of_an_option_file_is_restored_from_its_name():
         ({"isotropic": True, "sigmas": [1, 2]}, "unknown entry 'sigmas'.*did you mean 'sigma'"),
         ({"sigma": [1, 2]}, "isotropic is missing"),
         ({"isotropic": True, "sigma": [2, 1]}, r"sigma is \[2, 1\], but must be \[low, high\]"),
+        ({"isotropic": True, "grain_prob": 2}, "grain_prob is 2, but must be within"),
+        ({"isotropic": True, "grain_width": [0, 1]}, r"grain_width is \[0, 1\], but must be"),
         ({"isotropic": True, "jpeg": [0, 95]}, r"jpeg is \[0, 95\]"),
         ({"isotropic": True, "jpeg": 95}, "jpeg is 95"),
         ({"isotropic": 2}, "isotropic is 2, but must be within"),
