@@ -134,10 +134,10 @@ def test_distributions_of_the_drawn_parameters():
     assert sum(quality >= 97 - 67 / 3 for quality in qualities) / len(qualities) == pytest.approx(7 / 9, abs=0.05)
     assert {d.how for d in drawn} == {"bicubic", "area", "bilinear"}
     noisy = [d for d in drawn if d.noise_sigma]
-    assert max(d.noise_sigma for d in noisy) > 14
+    assert max(d.noise_sigma for d in noisy) > 19
     widths = [d.grain_width for d in noisy if d.grain_width]
-    assert len(widths) / len(noisy) == pytest.approx(0.5, abs=0.05)
-    assert 0.4 <= min(widths) < 0.45 and 1.15 < max(widths) <= 1.2
+    assert len(widths) / len(noisy) == pytest.approx(0.4, abs=0.05)
+    assert 0.4 <= min(widths) < 0.45 and 0.95 < max(widths) <= 1.0
     assert not any(d.grain_width for d in drawn if not d.noise_sigma)
 
 
