@@ -99,6 +99,18 @@ def describe_run(experiment: Path) -> dict[str, Any]:
     }
 
 
+def runs_behind(experiment: Path) -> list[Path]:
+    """Find the runs whose weights a run was given, as a start or as its teacher, the oldest first; it is the last."""
+    runs: list[Path] = []
+    paths = used_options(experiment)["path"]
+    for name in ("pretrain_network_g", "pretrain_network_teacher"):
+        parts = Path(paths.get(name) or "").parts  # .../RUN/models/net_g_latest.pth
+        folder = experiment.parent / parts[-3] if len(parts) > 2 else experiment
+        if folder != experiment and folder.is_dir():
+            runs += [run for run in runs_behind(folder) if run not in runs]
+    return [*runs, experiment]
+
+
 def clean_idr(network: torch.nn.Module, folder: Path) -> list[float]:
     """Compute the IDR of clean LR images: area averages of the photographs in a folder (``Upscaler``'s strength)."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -144,21 +156,30 @@ def idr_probes(network: Any, folder: Path, setting: DegradationSetting) -> dict[
     return probes
 
 
-def pack(experiment: Path, target: Path, *, photographs: str, clean: Path, licence: str = "Apache-2.0") -> None:
+def pack(
+    experiment: Path,
+    target: Path,
+    *,
+    photographs: str,
+    clean: Path,
+    licence: str = "Apache-2.0",
+    before: Path | None = None,
+) -> None:
     """Write the EMA weights of a student's run as fp16 safetensors.
 
     Args:
-        experiment: folder of the student's run; its teacher's run lies beside it, under the name in the option file.
+        experiment: folder of the student's run; the runs behind it lie beside it, under the names in its option file.
         target: the ``.safetensors`` to write.
         photographs: source and licence of the training images.
         clean: folder of photographs for ``clean_idr`` and ``idr_probes``.
         licence: of the weights.
+        before: packed weights that the first of the runs started from; their runs are stated too.
 
     Raises:
         InputError: no finished training run there, no EMA weights, or values that are not finite.
     """
-    student = describe_run(experiment)
-    teacher = experiment.parent / Path(used_options(experiment)["path"]["pretrain_network_teacher"]).parents[1].name
+    runs = packed_runs(before) if before else []
+    runs += [describe_run(run) for run in runs_behind(experiment)]
     weights = newest_checkpoint(experiment)[0]
     checkpoint = load_weights_file(weights)
     if "params_ema" not in checkpoint:
@@ -170,7 +191,7 @@ def pack(experiment: Path, target: Path, *, photographs: str, clean: Path, licen
     }
     if not all(value.isfinite().all() for value in half.values()):
         raise InputError(f"{str(weights)!r} holds values that are not finite in fp16")
-    degradation = student["degradation"]
+    degradation = runs[-1]["degradation"]
     metadata = {
         "name": target.stem,
         "network": type(network).__name__,
@@ -180,18 +201,23 @@ def pack(experiment: Path, target: Path, *, photographs: str, clean: Path, licen
         "idr_probes": json.dumps(idr_probes(network, clean, get_setting(degradation))),
         "licence": licence,
         "photographs": photographs,
-        "training": json.dumps([describe_run(teacher), student]),
+        "training": json.dumps(runs),
     }
     content = safetensors.torch.save(half, metadata)
     with atomic_write(target) as temporary:
         Path(temporary).write_bytes(content)
 
 
+def packed_runs(weights: Path) -> list[dict[str, Any]]:
+    """Read the training runs that packed weights state."""
+    with safetensors.safe_open(weights, "pt") as file:
+        runs: list[dict[str, Any]] = json.loads(file.metadata()["training"])
+    return runs
+
+
 def facts(weights: Path) -> str:
     """Format a file's size, checksum and training runs as Markdown."""
-    with safetensors.safe_open(weights, "pt") as file:
-        runs = json.loads(file.metadata()["training"])
-    content = weights.read_bytes()
+    runs, content = packed_runs(weights), weights.read_bytes()
     lines = [f"{len(content):,} bytes; SHA-256 `{hashlib.sha256(content).hexdigest()}`", ""]
     lines += ["| " + " | ".join(runs[0]) + " |", "|---" * len(runs[0]) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(map(str, run.values())) + " |" for run in runs)])
@@ -237,6 +263,7 @@ def main() -> None:
     parser.add_argument(
         "--clean", type=Path, help="folder of photographs for the IDR of clean images; with --experiment"
     )
+    parser.add_argument("--before", type=Path, help="packed weights that the first run started from; with --experiment")
     parser.add_argument("--data", type=Path, help="print scores on the test sets in this folder")
     parser.add_argument("--protocols", nargs="+", default=["iso"])
     parser.add_argument("--sets", nargs="+", default=["Set5", "Set14"])
@@ -246,7 +273,7 @@ def main() -> None:
         if args.experiment:
             if not (args.photographs and args.clean):
                 parser.error("--experiment needs --photographs and --clean")
-            pack(args.experiment, weights, photographs=args.photographs, clean=args.clean)
+            pack(args.experiment, weights, photographs=args.photographs, clean=args.clean, before=args.before)
         print(facts(weights))
         for protocol in args.protocols if args.data else []:
             print(f"\n### Protocol {protocol}\n\n{table(scores(weights, args.data, protocol, args.sets))}")

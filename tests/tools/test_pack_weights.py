@@ -1,12 +1,13 @@
 """Trained students are packed as fp16 files with metadata of their training."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from pack_weights import facts, pack, table, training_hours
+from pack_weights import facts, pack, packed_runs, table, training_hours
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -70,6 +71,19 @@ def test_ema_weights_in_fp16_with_training_and_licences(experiment, tmp_path):
     assert (teacher["options"], teacher["hours"], teacher["views"], teacher["batch"]) == (TEACHER, 0.5, 4, 8)
     assert (student["options"], student["hours"], student["iterations"]) == (STUDENT, 0.75, 60)
     assert f"| {STUDENT} | 60 |" in facts(target)
+
+
+def test_all_runs_behind_the_weights_are_stated(experiment, tmp_path):
+    """A student of two runs, whose teacher started from packed weights: theirs, teacher, first run, second run."""
+    second = tmp_path / "second"
+    shutil.copytree(experiment, second)
+    copy = second / f"{STUDENT}.yml"
+    path = f"path: {{pretrain_network_g: experiments/{STUDENT}/models/net_g_latest.pth}}"
+    copy.write_text(copy.read_text() + f"name: second\n{path}\n")
+    pack(experiment, tmp_path / "first.safetensors", photographs="", clean=tmp_path / "clean")
+    target = tmp_path / "tiny.safetensors"
+    pack(second, target, photographs="", clean=tmp_path / "clean", before=tmp_path / "first.safetensors")
+    assert [run["options"] for run in packed_runs(target)] == [TEACHER, STUDENT, TEACHER, STUDENT, "second"]
 
 
 def test_the_newest_weights_of_a_stopped_run(experiment, tmp_path):

@@ -48,3 +48,20 @@ def test_training_starts_from_the_weights(tmp_path, photo, scale):
     assert set(log.Tags()["scalars"]) >= {"losses/l_pix", "lr", "metrics/held_out/psnr"}
     assert [event.step for event in log.Scalars("lr")] == [*range(1, tiny.TOTAL_ITER + 1)]
     assert log.Scalars("lr")[0].value == pytest.approx(LEARNING_RATE)
+
+
+def test_a_teacher_starts_from_a_students_network(tmp_path, image_folder):
+    weights = LightBSR(**tiny.LIGHTBSR_SIZES).state_dict()
+    torch.save({"params": weights}, tmp_path / "student.pth")
+    path = {"pretrain_network_g": str(tmp_path / "student.pth")}
+    opt = tiny.options("lightbsr_teacher_x4_iso", image_folder, {"path": path})
+    (finding,) = check_options(opt, is_train=True)
+    assert "has type 'LightBSR', but the option file says 'LightBSRTeacher'" in finding
+    opt["path"]["strict_load_g"] = False
+    done = tiny.train(tmp_path, opt)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    trained = torch.load(tiny.experiment(tmp_path) / "models" / "net_g_latest.pth", weights_only=True)["params"]
+    taken = [name for name in weights if name.startswith(("converter.", "sr_network."))]
+    moved = [(trained[name] - weights[name]).abs().max() for name in taken]
+    assert 0 < max(moved) <= 1.006 * tiny.TOTAL_ITER * opt["train"]["optim_g"]["lr"]
