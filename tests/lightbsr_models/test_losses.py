@@ -118,12 +118,8 @@ def test_unknown_options_are_refused(name):
         build_loss({"type": name, "temprature": 0.1})
 
 
-def test_prior_loss_reads_the_standardised_prior():
-    loss = PriorLoss(torch.nn.L1Loss(), num_channel_idr=4, num_prior=3)
-    scale, offset = torch.tensor([[0.1, 5.0, 0.0], [1.0, 2.0, 0.5]])
-    channel, prior = torch.randn(5, 4), torch.randn(5, 3) * scale + offset
-    for _ in range(2000):
-        actual = loss(channel, prior)
-    deviation = prior.std(0, correction=0).clamp(min=1e-3)  # the last channel is constant
+def test_prior_loss_reads_the_channel_idr_linearly():
+    loss = PriorLoss(torch.nn.MSELoss(), num_channel_idr=4, num_prior=3)
+    channel, prior = torch.randn(5, 4), torch.randn(5, 3)
     read = channel @ loss.readout.weight.T + loss.readout.bias
-    torch.testing.assert_close(actual, (read - (prior - prior.mean(0)) / deviation).abs().mean(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(loss(channel, prior), (read - prior).square().mean())
