@@ -80,12 +80,13 @@ def newest_checkpoint(experiment: Path) -> tuple[Path, int | None]:
 
 def describe_run(experiment: Path) -> dict[str, Any]:
     """Return the facts of a training run that its card states."""
-    options, iteration = used_options(experiment), newest_checkpoint(experiment)[1]
+    options, newest = used_options(experiment), newest_checkpoint(experiment)[1]
     train, dataset = options["train"], options["datasets"]["train"]
+    iterations = newest or train["total_iter"]
     return {
         "options": options["name"],
-        "iterations": iteration or train["total_iter"],
-        "iterations_of_stage_1": train.get("idr_pretrain_iter", 0),
+        "iterations": iterations,
+        "iterations_of_stage_1": min(train.get("idr_pretrain_iter", 0), iterations),
         "batch": dataset["batch_size_per_gpu"],
         "views": dataset["num_views"],
         "lr_patch": dataset["gt_size"] // options["scale"],
@@ -100,14 +101,17 @@ def describe_run(experiment: Path) -> dict[str, Any]:
 
 
 def runs_behind(experiment: Path) -> list[Path]:
-    """Find the runs whose weights a run was given, as a start or as its teacher, the oldest first; it is the last."""
+    """Find the runs whose weights a run was given, as a start or as its teacher, the oldest first; it is the last.
+
+    Raises:
+        InputError: one of them does not lie beside it.
+    """
     runs: list[Path] = []
     paths = used_options(experiment)["path"]
     for name in ("pretrain_network_g", "pretrain_network_teacher"):
-        parts = Path(paths.get(name) or "").parts  # .../RUN/models/net_g_latest.pth
-        folder = experiment.parent / parts[-3] if len(parts) > 2 else experiment
-        if folder != experiment and folder.is_dir():
-            runs += [run for run in runs_behind(folder) if run not in runs]
+        match Path(paths.get(name) or "").parts:
+            case [*_, run, "models", _]:
+                runs += [found for found in runs_behind(experiment.parent / run) if found not in runs]
     return [*runs, experiment]
 
 

@@ -215,8 +215,8 @@ def _check_metrics(findings: Findings, opt: dict[str, Any]) -> None:
 def _check_weights(opt: dict[str, Any]) -> None:
     """Raise InputError where ``pretrain_network_g`` holds another network than the option file describes.
 
-    With ``strict_load_g: false`` scale and type may differ (a teacher that starts from a student): BasicSR leaves out
-    what does not fit, and names it in the log.
+    With ``strict_load_g: false`` the scale may differ, and a teacher may start from its kind of student: BasicSR leaves
+    out what does not fit, and names it in the log.
     """
     path, section = os.path.expanduser(opt["path"]["pretrain_network_g"]), opt["network_g"]
     state_dict = pick_state_dict(load_weights_file(path), path, opt["path"].get("param_key_g") or "params")
@@ -224,11 +224,11 @@ def _check_weights(opt: dict[str, Any]) -> None:
         network_class, stored = network_options(state_dict)
     except ValueError as error:
         raise InputError(f"path: pretrain_network_g {path!r}: {error}") from None
-    may_differ = NOT_IN_FILES["arch"]
-    if opt["path"].get("strict_load_g", True):
+    may_differ, kinds = NOT_IN_FILES["arch"], {section["type"]}
+    if not opt["path"].get("strict_load_g", True):
+        may_differ, kinds = (*may_differ, *_OF_THE_TAIL), {section["type"], section["type"].removesuffix("Teacher")}
+    if network_class.__name__ not in kinds:
         check_same("pretrain_network_g", {"type": section["type"]}, {"type": network_class.__name__}, path)
-    else:
-        may_differ = (*may_differ, *_OF_THE_TAIL)
     ours = {**{name: p.default for name, p in inspect.signature(network_class).parameters.items()}, **section}
     check_same("pretrain_network_g", {n: ours[n] for n in stored if n not in may_differ}, stored, path)
 

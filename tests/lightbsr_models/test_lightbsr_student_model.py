@@ -1,5 +1,7 @@
 """The student's model: which teachers it takes, what it takes of them, and its losses."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -211,17 +213,23 @@ def test_losses(student_options, training_batch, iteration):
 def test_the_readout_of_the_prior_is_trained_with_both_stages_and_saved(student_options, training_batch):
     options = student_options()
     options["train"]["prior_opt"] = {"type": "L1Loss", "loss_weight": 2.0}
-    model, seen = build_model(options), []
+    model = build_model(options)
+
+    def losses():
+        return {name: value.clone() for name, value in model.shared_state()["losses"].items()}
+
+    seen = [losses()]
     for iteration in (1, 4):
         model.feed_data(training_batch("student"))
         model.optimize_parameters(iteration)
         assert "l_prior" in model.log_dict
-        seen.append({name: value.clone() for name, value in model.shared_state()["losses"].items()})
-    assert {name for name in seen[0] if torch.equal(seen[0][name], seen[1][name])} == set()
+        seen.append(losses())
+    for before, after in itertools.pairwise(seen):
+        assert not any(torch.equal(before[name], after[name]) for name in before)
     assert seen[0]["prior_opt.readout.weight"].shape == (18, 6)
     other = build_model(options)
     other.load_shared_state(model.shared_state())
-    assert all(torch.equal(value, seen[1][name]) for name, value in other.losses.state_dict().items())
+    assert all(torch.equal(value, seen[-1][name]) for name, value in other.losses.state_dict().items())
     state = dict(iter=0, optimizers=[model.optimizer_g.state_dict()], schedulers=[], shared=model.shared_state())
     with pytest.raises(InputError, match="resume_state does not fit"):
         build_model(student_options()).resume_training(state)  # its option file has no prior_opt

@@ -84,6 +84,12 @@ def test_all_runs_behind_the_weights_are_stated(experiment, tmp_path):
     target = tmp_path / "tiny.safetensors"
     pack(second, target, photographs="", clean=tmp_path / "clean", before=tmp_path / "first.safetensors")
     assert [run["options"] for run in packed_runs(target)] == [TEACHER, STUDENT, TEACHER, STUDENT, "second"]
+    copy.write_text(copy.read_text().replace(f"experiments/{STUDENT}/models", "elsewhere"))
+    pack(second, target, photographs="", clean=tmp_path / "clean")
+    assert [run["options"] for run in packed_runs(target)] == [TEACHER, "second"]
+    shutil.rmtree(tmp_path / TEACHER)
+    with pytest.raises(InputError, match=f"{TEACHER}' holds 0 option files"):
+        pack(second, target, photographs="", clean=tmp_path / "clean")
 
 
 def test_the_newest_weights_of_a_stopped_run(experiment, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightbsr.training.option_files import check_options
-from lightbsr_arch import LightBSR
+from lightbsr_arch import KDSR, LightBSR
 
 LEARNING_RATE = 1e-3
 
@@ -58,6 +58,11 @@ def test_a_teacher_starts_from_a_students_network(tmp_path, image_folder):
     (finding,) = check_options(opt, is_train=True)
     assert "has type 'LightBSR', but the option file says 'LightBSRTeacher'" in finding
     opt["path"]["strict_load_g"] = False
+    torch.save({"params": KDSR(**tiny.KDSR_SIZES).state_dict()}, tmp_path / "kdsr.pth")
+    (finding,) = check_options(
+        {**opt, "path": {**opt["path"], "pretrain_network_g": str(tmp_path / "kdsr.pth")}}, is_train=True
+    )
+    assert "has type 'KDSR', but the option file says 'LightBSRTeacher'" in finding
     done = tiny.train(tmp_path, opt)
     assert done.returncode == 0, done.stderr[-2000:]
 
