@@ -53,8 +53,8 @@ def degradation_prior(
 
     Classic settings (Sec. 3.2.1): ``kernels @ basis``, then the noise level three times if any. Others, which are ours:
     ``kernels @ basis``; level / 15 of Gaussian noise, of Poisson noise, and of noise that is the same in all channels;
-    JPEG, (100 - quality) / 70, 0 for none; a one for the way to down-sample (bicubic, area, bilinear). The grain's width
-    is left out.
+    JPEG, (100 - quality) / 70, 0 for none; a one for the way to down-sample (bicubic, area, bilinear). Grain widths are
+    left out.
 
     Args:
         kernels: (B, 21, 21).
