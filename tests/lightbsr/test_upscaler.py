@@ -19,7 +19,7 @@ SIZES = dict(num_feat=8, num_group=1, num_block=1, num_idr=16, num_channel_idr=6
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return LightBSR(upscale=3, **SIZES).eval()
+    return LightBSR(upscale=3, layer_scale_init=1.0, **SIZES).eval()  # at 1e-6 the IDR is lost in rounding
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,8 @@ def test_an_idr_can_be_given(path, photo, tile):
     own, another = upscaler.estimate_idr([image]), upscaler.estimate_idr([other])
     assert own.shape == (1, SIZES["num_channel_idr"]) and not torch.allclose(own, another)
     np.testing.assert_allclose(upscaler(image, idr=own), upscaler(image), atol=1e-6)
-    assert not np.array_equal(upscaler(image, idr=another), upscaler(image))
+    # The channel IDR's part of a network without training is small.
+    assert np.abs(upscaler(image, idr=own + 10) - upscaler(image)).max() > 1e-4
     batch = torch.from_numpy(np.stack([image, other])).permute(0, 3, 1, 2)
     np.testing.assert_array_equal(upscaler(batch, idr=own)[0].permute(1, 2, 0), upscaler(image, idr=own))
 
