@@ -74,7 +74,8 @@ class IDRConverter(nn.Module):
     def spatial(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         """The spatial IDR alone: (B, num_idr / 16, h, w)."""
         h, w = size
-        return self.to_spatial(self.shuffle(features)[..., :h, :w])
+        # Not a slice, which PyTorch 2.11 cannot export with sizes that are not fixed.
+        return self.to_spatial(self.shuffle(features).narrow(2, 0, h).narrow(3, 0, w))
 
 
 class IDRCorrectionBlock(nn.Module):

@@ -19,6 +19,7 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightbsr_compat import InputError, atomic_save, did_you_mean, load_weights_file, require_finite
 from lightbsr_data.degraders import Degrader
@@ -309,17 +310,16 @@ class CheckpointedModel(SRModel):
     resume_training = resume_training
     update_learning_rate = update_learning_rate
 
-    @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:
         """Average parameters and BatchNorm's statistics (``BaseModel`` leaves these out); copy all other buffers."""
         values = {**dict(self.net_g.named_parameters()), **dict(self.net_g.named_buffers())}
-        for name, average in self.net_g_ema.named_parameters():
-            average.lerp_(values[name], 1 - decay)
+        averages = dict(self.net_g_ema.named_parameters())
         for name, average in self.net_g_ema.named_buffers():
             if name.endswith(("running_mean", "running_var")):
-                average.lerp_(values[name], 1 - decay)
+                averages[name] = average
             else:  # counters, queues, constants: an average of them means nothing
                 average.copy_(values[name])
+        get_ema_multi_avg_fn(decay)(list(averages.values()), [values[name] for name in averages], None)
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save networks and training state; raises InputError where a weight is not finite."""

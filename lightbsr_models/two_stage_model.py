@@ -55,7 +55,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
         optional_losses: names of those that may be missing, too.
 
     Options of ``train`` for speed and memory (docs/performance.md has their effect); all are off by default, but for
-    ``channels_last`` and ``fused`` on the CPU:
+    ``fused``, and for ``channels_last`` on the CPU:
         amp: ``bf16`` or ``fp16`` run the networks, not the losses, in mixed precision; ``fp16`` scales the loss.
         channels_last: lay feature maps out channels last.
         checkpointing: checkpoint the activations of the SR network.
@@ -143,7 +143,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
     def setup_optimizers(self) -> None:
         optim_opt = dict(self.opt["train"]["optim_g"])
         if optim_opt.get("fused") is None:
-            optim_opt["fused"] = self.device.type == "cpu"
+            optim_opt["fused"] = True
         parameters = [p for p in self.net_g.parameters() if p.requires_grad] + list(self.losses.parameters())
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), parameters, **optim_opt)
         self.optimizers.append(self.optimizer_g)

@@ -48,10 +48,12 @@ class LightBSRParts:
     """LightBSR's IDR in parts: the channel IDR is shared by the whole image, the spatial IDR local.
 
     Attributes:
+        has_local: whether there is a local part.
         margin: LR pixels of context that make local results exact.
         stride: LR pixels between features; regions start at multiples of it.
     """
 
+    has_local = True
     margin = 16  # the estimator sees 11 pixels around a feature of stride 4, the converter a feature further
     stride = 4
 
@@ -66,15 +68,15 @@ class LightBSRParts:
         """The part of the IDR that belongs to the whole image: (1, C) -> (1, D)."""
         return self._network.converter.to_channel(mean)
 
-    def local(self, lq: Tensor) -> Tensor:
-        """The part of the IDR that differs from place to place: (1, 3, h, w) -> (1, S, h, w)."""
-        h, w = lq.shape[-2:]
-        return self._network.converter.spatial(self._network.estimator(lq), (h, w))
+    def local(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """The part of the IDR that differs from place to place, of features of (h, w) pixels: (1, S, h, w)."""
+        return self._network.converter.spatial(features, size)
 
 
 class KDSRParts:
-    """KDSR's IDR is one vector for the whole image; attributes and methods as of ``LightBSRParts``."""
+    """KDSR's IDR is one vector for the whole image; as ``LightBSRParts``, without ``local``."""
 
+    has_local = False
     stride = 1
 
     def __init__(self, network: KDSR) -> None:
@@ -86,9 +88,6 @@ class KDSRParts:
 
     def shared(self, mean: Tensor) -> Tensor:
         return self._network.converter(self._network.estimator.mlp(mean))
-
-    def local(self, lq: Tensor) -> None:
-        return None
 
 
 def idr_parts(network: nn.Module) -> LightBSRParts | KDSRParts:
@@ -132,25 +131,36 @@ class Guidance:
     def __init__(
         self, network: nn.Module, image: LRImage, *, side: int, sample: int | None, idr: Tensor | None = None
     ) -> None:
-        self._parts, self._image = idr_parts(network), image
-        self._shared = self._parts.shared(mean_features(network, image, side=side)) if idr is None else idr
+        self._parts: Any = idr_parts(network)
+        self._image = image
+        self._features: Tensor | None = None  # of the whole image, where it is seen at once
+        if max(image.size) <= side and (idr is None or self._parts.has_local):
+            self._features = self._parts.features(image.read(whole(image.size)))
+        if idr is None:
+            seen = self._features
+            mean = mean_features(network, image, side=side) if seen is None else seen.float().mean((2, 3))
+            idr = self._parts.shared(mean)
+        self._shared = idr
         self.averages: Tensor | None = None  # (N, C) for GivenAverages
         if sample is not None and network.sr_network.takes_averages:  # type: ignore[union-attr]
             self.averages = self._sampled_averages(network, sample)
 
     def of(self, region: Region) -> tuple[Any, ...]:
         """The SR network's guidance for a region of the LR image: the IDR, and LightBSR's global averages."""
-        local = self._local(region)
-        if local is None:
+        if not self._parts.has_local:
             return (self._shared,)
         pool = global_average if self.averages is None else GivenAverages(self.averages)
-        return IDR(self._shared, local), pool
+        return IDR(self._shared, self._local(region)), pool
 
-    def _local(self, region: Region) -> Tensor | None:
-        padded = region.grown(self._parts.margin, self._image.size, self._parts.stride)
-        local = self._parts.local(self._image.read(padded))
+    def _local(self, region: Region) -> Tensor:
+        if self._features is None:
+            padded = region.grown(self._parts.margin, self._image.size, self._parts.stride)
+            features = self._parts.features(self._image.read(padded))
+        else:
+            padded, features = whole(self._image.size), self._features
+        local = self._parts.local(features, (padded.height, padded.width))
         rows, columns = region.inside(padded)
-        return None if local is None else local[..., rows, columns]
+        return local[..., rows, columns]
 
     def _sampled_averages(self, network: nn.Module, sample: int) -> Tensor:
         patches = sample_patches(self._image.size, sample)
@@ -159,7 +169,7 @@ class Guidance:
         for weight, (patch, inner) in zip(weights, patches, strict=True):
             rows, columns = inner.inside(patch)
             weight[:, rows, columns] = 1
-        local = torch.cat([self._local(patch) for patch, _ in patches])  # type: ignore[misc]
+        local = torch.cat([self._local(patch) for patch, _ in patches])
         idr = IDR(self._shared.expand(len(patches), -1), local)  # a network with averages has a local part
         return network.sr_network.sample_averages(pixels, idr, weights)  # type: ignore[operator,union-attr]
 

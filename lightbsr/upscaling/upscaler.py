@@ -232,7 +232,7 @@ class Upscaler:
                 if self._self_ensemble:
                     turned[place] += pixels.cpu().numpy()
                 else:
-                    turned[place] = as_samples(pixels, image.dtype).cpu().numpy()
+                    turned[place] = as_samples(pixels, image.dtype).contiguous().cpu().numpy()
 
             def tile_done(done: int, total: int, i: int = i) -> None:
                 if progress is not None:
@@ -315,6 +315,9 @@ def turn(image: np.ndarray, number: int) -> np.ndarray:
 
 
 def as_samples(pixels: Tensor, dtype: np.dtype) -> Tensor:
-    """Clamp to [0, 1] and scale to the values of a type, in place; integers are rounded, but stay float32."""
+    """Clamp to [0, 1] and scale to the values of a type, in place; 16-bit integers are rounded, but stay float32."""
     pixels = pixels.clamp_(0, 1)
-    return pixels if dtype == np.float32 else pixels.mul_(float(np.iinfo(dtype).max)).round_()
+    if dtype == np.float32:
+        return pixels
+    pixels = pixels.mul_(float(np.iinfo(dtype).max)).round_()
+    return pixels.byte() if dtype == np.uint8 else pixels

@@ -11,8 +11,8 @@ from PIL import Image
 from lightbsr_compat import InputError
 from lightbsr_data import PhotoParameters, degradation_prior, degrade_photo, get_setting, kernel_basis, sample_photo
 from lightbsr_data.datasets import degrade_fixed
-from lightbsr_data.degradations import downsample
-from lightbsr_data.photo import NO_BLUR, jpeg, photo_noise
+from lightbsr_data.degradations import blur, downsample
+from lightbsr_data.photo import NO_BLUR, _blur, jpeg, photo_noise
 
 PHOTO = get_setting("photo")
 CLEAN = PhotoParameters(NO_BLUR, NO_BLUR, 0.0, "area", 0.0, False, False, None)
@@ -84,6 +84,14 @@ def test_the_whole_chain_in_its_order():
     noisy = (small + 8.0 * torch.randn(1, 1, 16, 16, generator=again)).round().clamp(0, 255)
     offset = tuple(torch.randint(8, (2,), generator=again).tolist())
     assert (lq.float() - jpeg(noisy, 60, offset=offset)).abs().max() <= 2  # one level of rounding before JPEG
+
+
+@pytest.mark.parametrize(("sigma_x", "sigma_y", "theta"), [(1.5, 1.5, 0.0), (0.4, 2.5, 0.0), (0.8, 2.5, 0.6)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_blur_in_one_pass_or_two_is_that_of_the_other_settings(sigma_x, sigma_y, theta, channels):
+    images = 255 * torch.rand(2, channels, 30, 40)
+    kernel = CLEAN._replace(sigma_x=sigma_x, sigma_y=sigma_y, theta=theta).kernel()
+    torch.testing.assert_close(_blur(images, kernel[0]), blur(images, kernel.expand(2, -1, -1)), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("poisson", [False, True])

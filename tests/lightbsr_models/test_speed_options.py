@@ -112,7 +112,7 @@ def test_fused_adam_makes_the_same_step(make_model, training_batch):
     for model in models:
         train(model, batch, (4,))
     assert [model.optimizer_g.param_groups[0]["fused"] for model in models] == [False, True]
-    assert make_model("student").optimizer_g.param_groups[0]["fused"]  # on the CPU, unless the option says no
+    assert make_model("student").optimizer_g.param_groups[0]["fused"]  # unless the option says no
     for name, value in weights(models[0]).items():
         torch.testing.assert_close(weights(models[1])[name], value, rtol=1e-5, atol=1e-7)
 
