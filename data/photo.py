@@ -140,7 +140,7 @@ def jpeg(images: Tensor, quality: int, *, offset: tuple[int, int] = (0, 0)) -> T
 def _blur(images: Tensor, kernel: Tensor) -> Tensor:
     """``degradations.blur`` of (B, C, H, W) with one kernel (21, 21), many times as fast on the CPU."""
     row, column = kernel.sum(0), kernel.sum(1) / kernel.sum()
-    if torch.allclose(torch.outer(column, row), kernel, rtol=0, atol=1e-8):
+    if torch.allclose(torch.outer(column, row), kernel, rtol=0, atol=1e-6 * float(kernel.max())):
         blur = functools.partial(cv2.sepFilter2D, kernelX=row.numpy(), kernelY=column.numpy())
     else:
         blur = functools.partial(cv2.filter2D, kernel=kernel.numpy())

@@ -75,7 +75,7 @@ class AdamOptions(Section):
     weight_decay: NonNegative | None = None
     amsgrad: bool | None = None
     fused: bool | None = None
-    """Update all weights in one pass; on by default for LightBSR and KDSR."""
+    """Update all weights in one pass; in ``optim_g`` of LightBSR and KDSR on by default."""
 
 
 class TwoStageCosineOptions(Section):

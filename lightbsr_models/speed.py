@@ -1,9 +1,10 @@
-"""Activation checkpointing, and the blocks that ``torch.compile`` compiles; the networks know nothing of either."""
+"""Activation checkpointing, the blocks that ``torch.compile`` compiles, and the layout of an optimizer's moments."""
 
 import functools
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
@@ -26,3 +27,14 @@ def checkpoint_activations(network: nn.Module) -> None:
     for part in sr_parts(network):
         # Nothing in them is random.
         part.forward = functools.partial(checkpoint, part.forward, use_reentrant=False, preserve_rng_state=False)  # type: ignore[method-assign]
+
+
+def lay_out_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer's moments the layout of their weights, which fused Adam takes for granted.
+
+    A state that was saved under another ``channels_last``, or on another kind of device, has another layout.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)

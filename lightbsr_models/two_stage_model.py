@@ -24,7 +24,7 @@ from .distributed import model_to_device, synchronise_batch_norm
 from .losses import ImageLoss
 from .precision import Autocast, grad_scaler
 from .schedules import two_stage_cosine
-from .speed import checkpoint_activations, sr_blocks
+from .speed import checkpoint_activations, lay_out_moments, sr_blocks
 from .validation import ShardedValidation
 
 _SKIPPED_STEPS = 20  # in a row, under a gradient scaler: by then it has divided its scale by a million
@@ -146,6 +146,7 @@ class TwoStageModel(CheckpointedModel, ShardedValidation):
             optim_opt["fused"] = True
         parameters = [p for p in self.net_g.parameters() if p.requires_grad] + list(self.losses.parameters())
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), parameters, **optim_opt)
+        self.optimizer_g.register_load_state_dict_post_hook(lay_out_moments)
         self.optimizers.append(self.optimizer_g)
 
     def setup_schedulers(self) -> None:

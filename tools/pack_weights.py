@@ -19,6 +19,7 @@ import json
 import re
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from lightbsr import Upscaler
 from lightbsr.evaluation.image_sets import find_images
 from lightbsr.evaluation.representations import collect, targets
 from lightbsr.upscaling.stated import Probe
-from lightbsr_arch import build_from_state_dict
+from lightbsr_arch import build_from_state_dict, find_state_dict
 from lightbsr_compat import InputError, atomic_write, load_options, load_weights_file
 from lightbsr_compat.images import read_rgb8
 from lightbsr_data import DegradationSetting, PhotoParameters, get_setting
@@ -168,8 +169,9 @@ def pack(
     clean: Path,
     licence: str = "Apache-2.0",
     before: Path | None = None,
+    mean_with: Sequence[Path] = (),
 ) -> None:
-    """Write the EMA weights of a student's run as fp16 safetensors.
+    """Write the EMA weights of a student's run, or their mean with others, as fp16 safetensors.
 
     Args:
         experiment: folder of the student's run; the runs behind it lie beside it, under the names in its option file.
@@ -178,6 +180,7 @@ def pack(
         clean: folder of photographs for ``clean_idr`` and ``idr_probes``.
         licence: of the weights.
         before: packed weights that the first of the runs started from; their runs are stated too.
+        mean_with: weights of the same network; the mean of these and the run's is packed, and the metadata says so.
 
     Raises:
         InputError: no finished training run there, no EMA weights, or values that are not finite.
@@ -189,6 +192,10 @@ def pack(
     if "params_ema" not in checkpoint:
         raise InputError(f"{str(weights)!r} has no EMA weights: train with ema_decay")
     network = build_from_state_dict(checkpoint["params_ema"])
+    others = [find_state_dict(load_weights_file(path)) for path in mean_with]
+    for key, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.stack([value, *(other[key].to(value) for other in others)]).mean(0))
     half = {
         key: (value.half() if value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
         for key, value in network.state_dict().items()
@@ -207,6 +214,8 @@ def pack(
         "photographs": photographs,
         "training": json.dumps(runs),
     }
+    if others:
+        metadata["weights"] = f"the mean of the last run's EMA weights and of {len(others)} before them"
     content = safetensors.torch.save(half, metadata)
     with atomic_write(target) as temporary:
         Path(temporary).write_bytes(content)
@@ -268,6 +277,9 @@ def main() -> None:
         "--clean", type=Path, help="folder of photographs for the IDR of clean images; with --experiment"
     )
     parser.add_argument("--before", type=Path, help="packed weights that the first run started from; with --experiment")
+    parser.add_argument(
+        "--mean-with", type=Path, nargs="+", default=[], help="weights to average the run's with; with --experiment"
+    )
     parser.add_argument("--data", type=Path, help="print scores on the test sets in this folder")
     parser.add_argument("--protocols", nargs="+", default=["iso"])
     parser.add_argument("--sets", nargs="+", default=["Set5", "Set14"])
@@ -277,7 +289,14 @@ def main() -> None:
         if args.experiment:
             if not (args.photographs and args.clean):
                 parser.error("--experiment needs --photographs and --clean")
-            pack(args.experiment, weights, photographs=args.photographs, clean=args.clean, before=args.before)
+            pack(
+                args.experiment,
+                weights,
+                photographs=args.photographs,
+                clean=args.clean,
+                before=args.before,
+                mean_with=args.mean_with,
+            )
         print(facts(weights))
         for protocol in args.protocols if args.data else []:
             print(f"\n### Protocol {protocol}\n\n{table(scores(weights, args.data, protocol, args.sets))}")

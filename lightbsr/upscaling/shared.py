@@ -133,8 +133,8 @@ class Guidance:
     ) -> None:
         self._parts: Any = idr_parts(network)
         self._image = image
-        self._features: Tensor | None = None  # of the whole image, where it is seen at once
-        if max(image.size) <= side and (idr is None or self._parts.has_local):
+        self._features: Tensor | None = None  # of the whole image, where it is seen at once and they are needed again
+        if max(image.size) <= side and self._parts.has_local:
             self._features = self._parts.features(image.read(whole(image.size)))
         if idr is None:
             seen = self._features

@@ -202,3 +202,25 @@ def test_resume_changes_no_bit_and_ema_holds(make_model, training_batch, eager_c
     assert whole.scaler.state_dict() == resumed.scaler.state_dict()
     moments = [copy.deepcopy(m.optimizer_g.state_dict()["state"]) for m in (whole, resumed)]
     assert all(torch.equal(moments[0][i]["exp_avg"], moments[1][i]["exp_avg"]) for i in moments[0])
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_resume_in_another_layout_makes_the_same_step(make_model, training_batch, before):
+    """Fused Adam reads weights, gradients and moments as they lie in memory."""
+    batch, saved = training_batch("student"), make_model("student", channels_last=before)
+    train(saved, batch, (4, 5))
+    state = saved.optimizer_g.state_dict()["state"]
+    resumed = []
+    for fused in (False, True):
+        model = make_model("student", channels_last=not before, fused=fused)
+        model.net_g.load_state_dict(saved.net_g.state_dict())
+        groups = model.optimizer_g.state_dict()["param_groups"]
+        model.optimizer_g.load_state_dict({"state": copy.deepcopy(state), "param_groups": groups})
+        for i, parameter in enumerate(model.optimizer_g.param_groups[0]["params"]):
+            moments = model.optimizer_g.state[parameter]
+            assert moments["exp_avg"].stride() == parameter.stride()
+            assert torch.equal(moments["exp_avg"], state[i]["exp_avg"])
+        train(model, batch, (6,))
+        resumed.append(weights(model))
+    for name, value in resumed[0].items():
+        torch.testing.assert_close(resumed[1][name], value, rtol=1e-5, atol=1e-7)

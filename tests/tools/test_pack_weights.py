@@ -92,6 +92,19 @@ def test_all_runs_behind_the_weights_are_stated(experiment, tmp_path):
         pack(second, target, photographs="", clean=tmp_path / "clean")
 
 
+def test_the_mean_of_weights(experiment, tmp_path):
+    one, target = tmp_path / "one.safetensors", tmp_path / "mean.safetensors"
+    pack(experiment, one, photographs="", clean=tmp_path / "clean")
+    halves, zeros = load_network(str(one)).state_dict(), tmp_path / "zeros.pth"
+    torch.save({"params": {key: torch.zeros_like(value) for key, value in halves.items()}}, zeros)
+    pack(experiment, target, photographs="", clean=tmp_path / "clean", mean_with=[zeros])
+    for key, value in load_network(str(target)).state_dict().items():
+        expected = halves[key] / 2 if value.is_floating_point() else halves[key]
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-7)
+    with safe_open(target, "pt") as file:
+        assert file.metadata()["weights"] == "the mean of the last run's EMA weights and of 1 before them"
+
+
 def test_the_newest_weights_of_a_stopped_run(experiment, tmp_path):
     latest = experiment / "models" / "net_g_latest.pth"
     latest.rename(experiment / "models" / "net_g_40.pth")

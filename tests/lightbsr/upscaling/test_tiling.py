@@ -77,11 +77,12 @@ def test_tiles_show_no_seams_where_naive_ones_do(name, make, photo):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(1, 1), (5, 70), (66, 63), (81, 30)])
-def test_the_idr_found_in_regions_is_the_networks(name, size, networks, photo):
+@pytest.mark.parametrize("side", [20, 90])
+def test_the_idr_found_in_regions_is_the_networks(name, size, side, networks, photo):
     network, image = networks[name], LRImage(floats(3, *size, photo), torch.device("cpu"))
     with torch.inference_mode():
         expected = network.estimate_idr(image.read(whole(size)))
-        found = Guidance(network, image, side=20, sample=None)
+        found = Guidance(network, image, side=side, sample=None)
         if name == "kdsr":
             torch.testing.assert_close(found.of(whole(size))[0], network.converter(expected))
             return
