@@ -5,8 +5,9 @@
         --photographs "425 photographs: 183 of CID22 (CC BY-SA 4.0), 242 of Unsplash (Unsplash licence)"
     python tools/pack_weights.py lightbsr_x4_iso --data datasets/benchmark --protocols iso aniso9 --sets Set5 Set14
 
-The first writes ``lightbsr/weights/NAME.safetensors``: the newest EMA weights in fp16, with metadata on training and
-licences, the IDR of clean images, and linear probes that read blur, noise and JPEG quality off an IDR.
+The first writes ``lightbsr/weights/NAME.safetensors``: the newest EMA weights in fp16, or their mean with others
+(``--mean-with``), with metadata on training and licences, the IDR of clean images, and linear probes that read blur,
+noise and JPEG quality off an IDR.
 The second prints Markdown to paste into ``docs/models/NAME.md``, whose words are written by hand;
 tests/lightbsr/test_shipped_weights.py compares the weights with that page.
 """
@@ -37,7 +38,8 @@ from lightbsr import Upscaler
 from lightbsr.evaluation.image_sets import find_images
 from lightbsr.evaluation.representations import collect, targets
 from lightbsr.upscaling.stated import Probe
-from lightbsr_arch import build_from_state_dict, find_state_dict
+from lightbsr.upscaling.upscaler import load_network
+from lightbsr_arch import build_from_state_dict
 from lightbsr_compat import InputError, atomic_write, load_options, load_weights_file
 from lightbsr_compat.images import read_rgb8
 from lightbsr_data import DegradationSetting, PhotoParameters, get_setting
@@ -183,7 +185,7 @@ def pack(
         mean_with: weights of the same network; the mean of these and the run's is packed, and the metadata says so.
 
     Raises:
-        InputError: no finished training run there, no EMA weights, or values that are not finite.
+        InputError: no finished training run there, no EMA weights, values that are not finite, or no mean with others.
     """
     runs = packed_runs(before) if before else []
     runs += [describe_run(run) for run in runs_behind(experiment)]
@@ -192,7 +194,11 @@ def pack(
     if "params_ema" not in checkpoint:
         raise InputError(f"{str(weights)!r} has no EMA weights: train with ema_decay")
     network = build_from_state_dict(checkpoint["params_ema"])
-    others = [find_state_dict(load_weights_file(path)) for path in mean_with]
+    sizes = {key: value.shape for key, value in network.state_dict().items()}
+    others = [load_network(path).state_dict() for path in mean_with]
+    for path, other in zip(mean_with, others, strict=True):
+        if {key: value.shape for key, value in other.items()} != sizes:
+            raise InputError(f"{str(path)!r} holds weights of another network than {str(weights)!r}: there is no mean")
     for key, value in network.state_dict().items():
         if value.is_floating_point():
             value.copy_(torch.stack([value, *(other[key].to(value) for other in others)]).mean(0))

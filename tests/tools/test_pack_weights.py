@@ -103,6 +103,9 @@ def test_the_mean_of_weights(experiment, tmp_path):
         torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-7)
     with safe_open(target, "pt") as file:
         assert file.metadata()["weights"] == "the mean of the last run's EMA weights and of 1 before them"
+    torch.save({"params": LightBSR(**{**SIZES, "num_feat": 12}).state_dict()}, zeros)
+    with pytest.raises(InputError, match=r"zeros.pth' holds weights of another network"):
+        pack(experiment, target, photographs="", clean=tmp_path / "clean", mean_with=[zeros])
 
 
 def test_the_newest_weights_of_a_stopped_run(experiment, tmp_path):
